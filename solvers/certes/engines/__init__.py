@@ -1,0 +1,1 @@
+"""Numerical workhorses behind the conditions. Nothing here is trusted."""
