@@ -207,13 +207,18 @@ def read_weights(
         return _read_bytes(bytes(source), bounds, name or "")
     path = Path(source)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # before opening: a pipe would block
+            raise _unreadable(f"{path.name}, which is not a regular file")
         with path.open("rb") as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise _unreadable(f"{path.name}, which is not a regular file")
-            return _read(stream, status.st_size, bounds, name or path.name, lambda: _open_again(path), path)
+            return _read(
+                stream, os.fstat(stream.fileno()).st_size, bounds, name or path.name, lambda: _open_again(path), path
+            )
     except OSError as error:
         raise _unreadable(f"{path.name}: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise _unreadable(f"a path that is none ({error})") from error
 
 
 def _open_again(path: Path) -> BinaryIO:
@@ -285,7 +290,8 @@ def _malformed(given: str, expected: str = "a well-formed safetensors file") -> 
 
 def _refuse_pickle(prefix: bytes) -> None:
     """Name the likely mistake. Called only when the first 8 bytes cannot be the length of a header in this file."""
-    # torch.save writes a zip or a pickle; pickle protocol 2 and later starts with 0x80 and its number, 0 and 1 with an opcode
+    # torch.save writes a zip or a pickle; pickle protocols 2 and later start with 0x80 and their number, older ones
+    # with an opcode
     zipped = prefix.startswith(b"PK")
     pickled = len(prefix) > 1 and prefix[0] == 0x80 and prefix[1] <= 5
     old = prefix[:2] in (b"(l", b"(d", b"(i", b"]q", b"]\x94", b"}q", b"c_", b"cc", b"cn", b"ct")
