@@ -1,0 +1,230 @@
+"""Proofs, witnesses and claims: plain immutable numbers that make an answer checkable.
+
+A proof says nothing by itself; :mod:`certes.verify` decides what follows from it. Each kind knows how to become the
+arrays of a safetensors file and back (``to_arrays`` / :func:`proof_from_arrays`), bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certes.errors import InputError
+
+Array = NDArray[np.float64]
+Exponents = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayProof:
+    """Base: a proof whose fields are float64 (or int64, or bool) arrays and scalars, stored as one tensor each."""
+
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Field name -> array, ready for safetensors; scalars become shape ()."""
+        return {entry.name: np.array(getattr(self, entry.name), order="C") for entry in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Inverse of :meth:`to_arrays`.
+
+        Raises:
+            InputError: a field is missing, unknown, of the wrong dtype or of the wrong dimension.
+        """
+        names = {entry.name for entry in fields(cls)}
+        if set(arrays) != names:
+            raise InputError(
+                "proof",
+                f"arrays {sorted(arrays)}",
+                f"{sorted(names)} for a proof of kind {cls.kind}",
+                "malformed-proof",
+            )
+        values: dict[str, object] = {}
+        for entry in fields(cls):
+            dtype, ndim = _SHAPES[str(entry.type)]
+            array = arrays[entry.name]
+            if array.dtype != dtype or array.ndim != ndim:
+                given = f"{array.dtype} of dimension {array.ndim}"
+                raise InputError(
+                    f"proof.{entry.name}", given, f"{np.dtype(dtype)} of dimension {ndim}", "malformed-proof"
+                )
+            values[entry.name] = array.copy() if ndim else array.item()
+        return cls(**values)
+
+
+Vector = Array
+Square = Array
+_SHAPES: dict[str, tuple[type[np.generic], int]] = {
+    "Vector": (np.float64, 1),
+    "Square": (np.float64, 2),
+    "Exponents": (np.int64, 1),
+    "float": (np.float64, 0),
+    "bool": (np.bool_, 0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class AbsoluteProof(ArrayProof):
+    """Positive vectors r, l of MATH section 4, condition ``absolute``, as mantissa and exponent.
+
+    r = right * 2**right_exponent, l = left * 2**left_exponent, so that a metric diag(l tau / r) of condition
+    number beyond 1e308 is still represented exactly.
+    """
+
+    kind: ClassVar[str] = "absolute"
+    right: Vector
+    right_exponent: Exponents
+    left: Vector
+    left_exponent: Exponents
+
+
+@dataclass(frozen=True, eq=False)
+class SymmetricProof(ArrayProof):
+    """Continuous time, W = W^T, uniform tau: the weights are their own proof.
+
+    ``negative``: False for the shape (1 - c) I - g W > 0 (rate c < 1), True for W < 0 (rate exactly 1).
+    """
+
+    kind: ClassVar[str] = "symmetric"
+    negative: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ProductProof(ArrayProof):
+    """W = -diag(outer) S diag(inner) + E with S symmetric positive definite (Thm 3), continuous time, uniform tau.
+
+    ``residual`` bounds the spectral norm of E; ``metric_lower`` I < M < ``metric_upper`` I bounds the metric
+    M = diag(inner) S diag(inner) (rate) or the inverse of the metric diag(outer) S diag(outer) (hopfield).
+    """
+
+    kind: ClassVar[str] = "product"
+    outer: Vector
+    core: Square
+    inner: Vector
+    residual: float
+    metric_lower: float
+    metric_upper: float
+
+
+@dataclass(frozen=True, eq=False)
+class SingularProof(ArrayProof):
+    """Positive diagonal Q = diag(q) with norm(Q^1/2 W_g Q^-1/2) < ``norm`` (Thm 5, slopes in [-g, g])."""
+
+    kind: ClassVar[str] = "singular"
+    q: Vector
+    norm: float
+
+
+@dataclass(frozen=True, eq=False)
+class LureProof(ArrayProof):
+    """Metric and multipliers of the Lur'e LMI (MATH section 2).
+
+    ``dual``: the numbers prove the transposed system (A^T, C^T, B^T), and the metric of the system is
+    ``metric``^-1; the linear form for networks whose weights sit in B (hopfield).
+    ``metric_lower`` I < metric < ``metric_upper`` I (0 and inf if not claimed).
+    ``slack_state``, ``slack_input``: m1, m2 >= 0 with block > diag(m1 S^2, m2 (G Q)^2), from which the weight
+    radius sqrt(m1 m2) follows (both 0 if not claimed).
+    """
+
+    kind: ClassVar[str] = "lure"
+    metric: Square
+    multipliers: Vector
+    dual: bool
+    metric_lower: float
+    metric_upper: float
+    slack_state: float
+    slack_input: float
+
+
+Proof = AbsoluteProof | SymmetricProof | ProductProof | SingularProof | LureProof
+
+
+@dataclass(frozen=True, eq=False)
+class InstabilityWitness(ArrayProof):
+    """An equilibrium under a constant input whose Jacobian has an eigenvalue beyond the stability border.
+
+    Attributes:
+        points: s, arguments of phi at the equilibrium, shape (m,). With a named activation the slopes are phi'(s);
+            with a bare slope interval they are ``slopes`` and points are 0 (phi_i(s) = slopes_i s is of the class).
+        slopes: D, shape (m,), inside the slope interval.
+        lyapunov: symmetric X, shape (n, n), of MATH section 6a.
+        direction: v, shape (n,), with v^T X v < 0.
+        growth: sigma: continuous, an eigenvalue has real part > sigma >= 0; a map, modulus > sigma >= 1.
+        input: constant input u, shape (n,) (rate, hopfield) or (m,) (lure: inside phi, v = 0), rounded to float64.
+        start, start_other: two initial states, shape (n,), whose trajectories under that input part.
+        horizon: time (or number of steps) after which they have parted.
+    """
+
+    kind: ClassVar[str] = "instability"
+    points: Vector
+    slopes: Vector
+    lyapunov: Square
+    direction: Vector
+    growth: float
+    input: Vector
+    start: Vector
+    start_other: Vector
+    horizon: float
+
+
+KINDS: dict[str, type[ArrayProof]] = {
+    entry.kind: entry
+    for entry in (AbsoluteProof, SymmetricProof, ProductProof, SingularProof, LureProof, InstabilityWitness)
+}
+
+
+def proof_from_arrays(kind: str, arrays: Mapping[str, NDArray[Any]]) -> ArrayProof:
+    """Rebuild a proof or witness from its kind and arrays.
+
+    Raises:
+        InputError: unknown kind, or arrays that do not belong to it.
+    """
+    if kind not in KINDS:
+        raise InputError("proof.kind", repr(kind), f"one of {sorted(KINDS)}", "unknown-condition")
+    return KINDS[kind].from_arrays(arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class StepClaim:
+    """Every Euler step 0 < h <= ``step`` contracts in one metric, with factor 1 - (h/step)(1 - factor)."""
+
+    step: float
+    factor: float
+    proof: LureProof
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a certificate says, each number an obligation of its own. None: not claimed.
+
+    Attributes:
+        rate: c, continuous time, in 1/(unit of time): norms of differences shrink at least like exp(-c t).
+        factor: rho, discrete time, per step.
+        margin: the smallest eigenvalue of every equilibrated block that had to be positive definite exceeds this.
+        weight_radius: every W' with norm_2(W' - W) <= this keeps the proof (same rate or factor, same metric).
+        gain: incremental gain from input to state, steady state, Euclidean norms.
+        largest_step: see :class:`StepClaim`.
+        metric_condition_log2: log2 of an upper bound on the condition number of the metric.
+    """
+
+    rate: float | None = None
+    factor: float | None = None
+    margin: float = 0.0
+    weight_radius: float | None = None
+    gain: float | None = None
+    largest_step: StepClaim | None = None
+    metric_condition_log2: float | None = None
+
+
+Verdict = Literal["contracting", "not_contracting", "undecided"]

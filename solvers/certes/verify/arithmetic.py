@@ -1,0 +1,44 @@
+"""Is the arithmetic of this process, now, the one that the error bounds assume?
+
+The bounds of :mod:`certes.verify` hold for IEEE 754 double precision rounded to nearest, any order of summation, with
+or without fused multiply-add, with or without subnormals. A library in the same process may have switched the rounding
+mode, so each verification asks again: for scalar-like operations, for vector loops, and for the matrix product, whose
+work is spread over all threads of the BLAS (the threads that will factorise the deciding matrix).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_HALF_ULP = 2.0**-53
+_PROBE = 192  # large enough for every BLAS thread to get a part of the product
+
+
+def rounds_to_nearest() -> bool:
+    """Whether additions and products round to nearest (ties to even), in elementwise loops and in the BLAS."""
+    above = np.full(64, 1.5 * _HALF_ULP)  # 1 + this: nearest gives 1 + 2u; toward zero or downwards gives 1
+    below = np.full(64, 0.5 * _HALF_ULP)  # 1 + this: nearest gives 1; upwards gives 1 + 2u
+    up = 1.0 + 2.0 * _HALF_ULP
+    one = np.ones(64)
+    sums = (one + above == up).all() and (one + below == one).all() and (-one - below == -one).all()
+    near = np.full(64, up)
+    products = (near * near == 1.0 + 4.0 * _HALF_ULP).all() and (near * -near == -1.0 - 4.0 * _HALF_ULP).all()
+    return bool(sums and products and _blas_rounds_to_nearest(above[0], up) and _blas_rounds_to_nearest(below[0], 1.0))
+
+
+def _blas_rounds_to_nearest(addend: float, expected: float) -> bool:
+    left = np.ones((_PROBE, 2))
+    right = np.vstack([np.ones(_PROBE), np.full(_PROBE, addend)])
+    return bool((left @ right == expected).all() and (left @ -right == -expected).all())
+
+
+def is_normal(*arrays: Array) -> bool:
+    """Whether all entries are finite and zero or normal: a subnormal input may be flushed to zero before we see it."""
+    for array in arrays:
+        size = np.abs(array)
+        if not np.isfinite(size).all() or bool(((size > 0) & (size < 2.0**-1022)).any()):
+            return False
+    return True

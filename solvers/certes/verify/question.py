@@ -1,0 +1,66 @@
+"""What is to be verified, and helpers that every obligation uses. Scalars are compared as exact rationals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certes.proofs import Claims, Proof
+from certes.systems import System
+from certes.verify.definite import missing_margin, positive_definite
+from certes.verify.intervals import Box
+from certes.verify.report import Check
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Does ``proof`` show that ``system`` contracts, and do ``claims`` follow?"""
+
+    system: System
+    proof: Proof
+    claims: Claims
+
+
+Obligation = Callable[[Question], Check]
+
+
+def definite_check(name: str, box: Box, detail: str, margin: float = 0.0) -> Check:
+    """The obligation that every matrix in a box is positive definite (beyond a margin, when equilibrated)."""
+    if positive_definite(box, margin):
+        return Check(name, True, detail)
+    return Check(name, False, detail, missing_margin(box) + margin)
+
+
+def leak_bounds(system: System) -> tuple[list[Fraction], list[Fraction]]:
+    """Exact bounds (lower, upper) of 1 / tau (continuous) or step / tau (map), one per distinct time constant."""
+    times = [Fraction(float(tau)) for tau in np.unique(system.tau)]
+    if system.step is None:
+        return [1 / tau for tau in times], [1 / tau for tau in times]
+    step, ulp = Fraction(system.step), Fraction(float(np.spacing(system.step)))
+    if system.step == 1.0 and times == [1]:
+        ulp = Fraction(0)
+    return [(step - ulp) / tau for tau in times], [(step + ulp) / tau for tau in times]
+
+
+def slopes_from_zero(question: Question) -> Check | None:
+    """A failed check unless all slopes are nonnegative, time is continuous and tau is uniform (Thm 2 and Thm 3)."""
+    system = question.system
+    if system.form == "lure" or not system.continuous or not system.uniform_tau or bool((system.slope.lower < 0).any()):
+        return Check("hypotheses", False, "continuous time, one time constant, slopes in [0, g], form rate or hopfield")
+    return None
+
+
+def scaled_rate(question: Question) -> Fraction:
+    """c tau of a network with one time constant, exact."""
+    return Fraction(question.claims.rate or 0.0) * Fraction(float(question.system.tau[0]))
+
+
+def is_symmetric(matrix: Array) -> bool:
+    """Exact symmetry."""
+    return matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] and bool((matrix == matrix.T).all())
