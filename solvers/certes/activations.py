@@ -44,7 +44,7 @@ class Activation:
 
 
 #: Absolute error assumed of every ``derivative`` in the table: numpy's exp and tanh and libm's erf are accurate to
-#: a few units in the last place, and no formula below cancels; 1e-12 leaves a factor of 100 (tested in ball arithmetic).
+#: a few units in the last place, and no formula below cancels; 1e-12 leaves a factor of 100 (tested in balls).
 DERIVATIVE_ERROR = 1e-12
 
 

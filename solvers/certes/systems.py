@@ -387,7 +387,10 @@ class RateNetwork(_Recurrent):
 
 
 class HopfieldNetwork(_Recurrent):
-    """Hopfield network T x' = -x + W phi(x) + u; with ``step=h`` the map x+ = x + h x'. Arguments: :class:`RateNetwork`."""
+    """Hopfield network T x' = -x + W phi(x) + u; with ``step=h`` the map x+ = x + h x'.
+
+    Arguments and errors as for :class:`RateNetwork`.
+    """
 
     form: ClassVar[Form] = "hopfield"
 

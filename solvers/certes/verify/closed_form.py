@@ -3,7 +3,7 @@
 symmetric (Thm 2; V. Centorrino, A. Gokhale, A. Davydov, G. Russo, F. Bullo, IEEE L-CSS 7, 2023), W = W^T, slopes
     [0, g]:
     (1 - c tau) I - g W > 0 gives rate c: for b = 1 - c tau, R = 2 b (I + (I - g W / b)^1/2) and Q = 4 b I the Lur'e
-    block of P = R^2 (rate form; R^-2 for hopfield) is positive semidefinite. W < 0 gives rate 1 / tau in -W, resp. (-W)^-1.
+    block of P = R^2 (rate form; R^-2 for hopfield) is positive semidefinite. W < 0 gives rate 1 / tau in -W or (-W)^-1.
 product (Thm 3), W = -P1 S P2 + E, slopes [0, g]:
     M = P2 S P2 (rate; inverse metric P1 S P1 for hopfield), lower I < M < upper I:
     rate (1 - g sqrt(upper / lower) norm(E)) / tau.

@@ -12,7 +12,9 @@ reference LAPACK. The 16 extra terms of gamma pay for reciprocals of pivots and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,56 +27,96 @@ Array = NDArray[np.float64]
 _LARGEST_EXPONENT = 500
 
 
-def assemble(blocks: Sequence[Sequence[Box]]) -> Box:
-    """The symmetric matrix whose lower triangle of blocks is given: row k of ``blocks`` holds k + 1 of them."""
-    sizes = [row[-1].mid.shape[0] for row in blocks]
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    mid = np.zeros((starts[-1], starts[-1]))
-    rad = np.zeros_like(mid)
-    for k, row in enumerate(blocks):
-        for j, block in enumerate(row):
-            rows, columns = slice(starts[k], starts[k + 1]), slice(starts[j], starts[j + 1])
-            mid[rows, columns], rad[rows, columns] = block.mid, block.rad
-            if j < k:
-                mid[columns, rows], rad[columns, rows] = block.mid.T, block.rad.T
-    return Box(mid, rad)
+@dataclass(frozen=True, eq=False)
+class SymmetricBox:
+    """A box of symmetric matrices by its lower triangle of blocks: row k holds k + 1, the last one symmetric."""
+
+    blocks: tuple[tuple[Box, ...], ...]
+
+    @property
+    def starts(self) -> list[int]:
+        """First row of each block row, and the size N at the end."""
+        return [0, *accumulate(row[-1].mid.shape[0] for row in self.blocks)]
+
+    @property
+    def mid(self) -> Array:
+        """The midpoint as one symmetric matrix, shape (N, N)."""
+        return self._dense([[block.mid for block in row] for row in self.blocks])
+
+    @property
+    def rad(self) -> Array:
+        """The radius as one symmetric matrix, shape (N, N)."""
+        return self._dense([[block.rad for block in row] for row in self.blocks])
+
+    def _dense(self, parts: list[list[Array]]) -> Array:
+        starts = self.starts
+        full = np.zeros((starts[-1], starts[-1]))
+        for k, j, rows, columns in self.places():
+            full[rows, columns] = parts[k][j]
+            full[columns, rows] = parts[k][j].T
+        return full
+
+    def places(self) -> Iterator[tuple[int, int, slice, slice]]:
+        """(k, j, rows, columns) of every stored block."""
+        starts = self.starts
+        for k in range(len(self.blocks)):
+            for j in range(k + 1):
+                yield k, j, slice(starts[k], starts[k + 1]), slice(starts[j], starts[j + 1])
 
 
-def _equilibrated(box: Box) -> tuple[Array, Array] | None:
-    """Midpoint and radius scaled by powers of two to a diagonal in [1/2, 2]; None if an entry of it is not positive."""
-    diagonal = np.diagonal(box.mid)
-    if not (np.isfinite(box.mid).all() and np.isfinite(box.rad).all() and (diagonal > 0).all()):
+def assemble(blocks: Sequence[Sequence[Box]]) -> SymmetricBox:
+    """The symmetric matrix whose lower triangle of blocks is given."""
+    return SymmetricBox(tuple(tuple(row) for row in blocks))
+
+
+def _equilibrated(box: SymmetricBox) -> tuple[Array, float] | None:
+    """Lower triangle scaled by powers of two to a diagonal in [1/2, 2), and the norm of its radius (rounded up).
+
+    None if a diagonal entry is not positive or anything is not finite.
+    """
+    diagonal = np.concatenate([np.diagonal(row[-1].mid) for row in box.blocks])
+    if not (np.isfinite(diagonal).all() and (diagonal > 0).all()):
         return None
-    exponents = np.clip(-(np.frexp(diagonal)[1] // 2), -_LARGEST_EXPONENT, _LARGEST_EXPONENT)
-    scale = np.ldexp(1.0, exponents)
-    return box.mid * scale[:, None] * scale, box.rad * scale[:, None] * scale
+    size = len(diagonal)
+    scale = np.ldexp(1.0, np.clip(-(np.frexp(diagonal)[1] // 2), -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
+    mid = np.zeros((size, size))
+    radii = np.zeros(size)  # row sums of the scaled radius
+    for k, j, rows, columns in box.places():
+        block = box.blocks[k][j]
+        np.multiply(block.mid, scale[rows, None], out=mid[rows, columns])
+        mid[rows, columns] *= scale[columns]
+        if block.rad.any():
+            radii[rows] += scale[rows] * (block.rad @ scale[columns])
+            if j < k:
+                radii[columns] += scale[columns] * (block.rad.T @ scale[rows])
+    norm = float(upward(radii, 2 * size).max())
+    return (mid, norm) if np.isfinite(norm) and np.isfinite(mid).all() else None
 
 
-def _shift(mid: Array, rad: Array) -> float:
+def _shift(mid: Array, radius: float) -> float:
     """What must be taken off the diagonal: rounding of the factorisation, radii, underflow (rounded upwards)."""
     size = len(mid)
     gamma = (size + 16) * U / (1.0 - (size + 16) * U)
     factorisation = gamma / (1.0 - 2.0 * gamma) * float(np.trace(mid))
-    radii = float(rad.sum(axis=1).max())
     underflow = 16.0 * size * (2.0 * size + float(np.diagonal(mid).max())) * ETA + 1e-290
-    return float(upward(np.asarray(factorisation + radii + underflow), 4 * size))
+    return float(upward(np.asarray(factorisation + radius + underflow), 4 * size))
 
 
-def positive_definite(box: Box, margin: float = 0.0) -> bool:
+def positive_definite(box: Box | SymmetricBox, margin: float = 0.0) -> bool:
     """Whether every symmetric matrix in the box is proven positive definite.
 
     Args:
-        box: symmetric midpoint and radius, shape (N, N).
-        margin: ask for more: that the matrix, scaled by powers of two to a diagonal in [1/2, 2], exceeds ``margin`` I.
+        box: symmetric midpoint and radius, shape (N, N); of the midpoint only the lower triangle is used.
+        margin: ask for more: that the matrix, scaled by powers of two to a diagonal in [1/2, 2), exceeds ``margin`` I.
 
     Returns:
         True only if it is proven. False means "not proven", never "not positive definite".
     """
-    scaled = _equilibrated(box)
+    scaled = _equilibrated(box if isinstance(box, SymmetricBox) else assemble([[box]]))
     if scaled is None or not 0.0 <= margin < np.inf:
         return False
-    lowered, rad = scaled
-    shift = upward(np.asarray(_shift(lowered, rad) + margin))
+    lowered, radius = scaled
+    shift = upward(np.asarray(_shift(lowered, radius) + margin))
     entries = np.arange(len(lowered))
     lowered[entries, entries] = np.nextafter(lowered[entries, entries] - shift, -np.inf)
     try:
@@ -85,12 +127,12 @@ def positive_definite(box: Box, margin: float = 0.0) -> bool:
     return bool(np.isfinite(pivots).all() and (pivots > 0).all())
 
 
-def missing_margin(box: Box) -> float:
+def missing_margin(box: Box | SymmetricBox) -> float:
     """How far a matrix is from being proven positive definite: needed minus found smallest eigenvalue, equilibrated.
 
     A diagnosis for people, not rigorous: positive if the proof must fail, inf if a diagonal entry is not positive.
     """
-    scaled = _equilibrated(box)
+    scaled = _equilibrated(box if isinstance(box, SymmetricBox) else assemble([[box]]))
     if scaled is None:
         return float("inf")
     return _shift(*scaled) - float(np.linalg.eigvalsh(scaled[0])[0])

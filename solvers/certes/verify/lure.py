@@ -20,7 +20,7 @@ import numpy as np
 
 from certes.proofs import LureProof
 from certes.systems import System
-from certes.verify.definite import assemble
+from certes.verify.definite import SymmetricBox, assemble
 from certes.verify.intervals import Box, diagonal
 from certes.verify.question import Question, definite_check, is_symmetric
 from certes.verify.reduction import Diagonal, NormalForm, Operator, enclose, times
@@ -38,7 +38,7 @@ def _columns(operator: Operator, scale: Box) -> Box:
     return matrix * scale[None, :]
 
 
-def block(system: System, proof: LureProof, level: float) -> Box:
+def block(system: System, proof: LureProof, level: float) -> SymmetricBox:
     """The block of the module docstring at a rate (continuous) or factor (map), every rounding enclosed."""
     form = enclose(system)
     form = form.dual if proof.dual else form

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from certes.proofs import Claims, Proof
 from certes.systems import System
-from certes.verify.definite import missing_margin, positive_definite
+from certes.verify.definite import SymmetricBox, missing_margin, positive_definite
 from certes.verify.intervals import Box
 from certes.verify.report import Check
 
@@ -30,7 +30,7 @@ class Question:
 Obligation = Callable[[Question], Check]
 
 
-def definite_check(name: str, box: Box, detail: str, margin: float = 0.0) -> Check:
+def definite_check(name: str, box: Box | SymmetricBox, detail: str, margin: float = 0.0) -> Check:
     """The obligation that every matrix in a box is positive definite (beyond a margin, when equilibrated)."""
     if positive_definite(box, margin):
         return Check(name, True, detail)

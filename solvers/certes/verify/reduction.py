@@ -112,12 +112,13 @@ def enclose(system: System) -> NormalForm:
     lower, upper = Box.exact(_uniform(system.slope.lower)), Box.exact(_uniform(system.slope.upper))
     leak: Diagonal | None = None
     if system.form == "lure":
-        A: Operator = Box.exact(system.matrix("A"))
-        B: Operator = Box.exact(system.matrix("B"))
-        C: Operator = Box.exact(system.matrix("C"))
+        drift, inflow = Box.exact(system.matrix("A")), Box.exact(system.matrix("B"))
         if system.step is not None:
             step = step_box(system)
-            A, B = Diagonal(one, size).dense() + A * step, B * step
+            drift, inflow = Diagonal(one, size).dense() + drift * step, inflow * step
+        A: Operator = drift
+        B: Operator = inflow
+        C: Operator = Box.exact(system.matrix("C"))
     else:
         leak = Diagonal(_leak(system), size)
         weights = Box.exact(system.matrix("W"))
