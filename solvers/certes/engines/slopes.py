@@ -2,9 +2,9 @@
 
 Every Jacobian of a network is J(D) = A + B D C with a diagonal D in the slope box. The search maximises its *growth*,
 the spectral abscissa (continuous time) or the spectral radius (a map), by Frank-Wolfe steps towards the vertex that the
-gradient of the leading eigenvalue points at, with line search, followed by greedy single flips. It is a heuristic: what
-it finds is made rigorous elsewhere, and finding nothing proves nothing. It is deterministic: seeded starts, and a budget
-counted in eigenvalue problems.
+gradient of the leading eigenvalue points at, with line search, followed by greedy single flips. It is a heuristic:
+what it finds is made rigorous elsewhere, and finding nothing proves nothing. It is deterministic: seeded starts, and a
+budget counted in eigenvalue problems.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from certes.systems import HopfieldNetwork, LureSystem, System
 
 Array = NDArray[np.float64]
+Complex = NDArray[np.complex128]
 
 #: Relative distance beyond the stability border at which a search is content and stops.
 ENOUGH = 1e-2
@@ -54,11 +55,12 @@ class Linearisation:
             InputError: the weights are sparse.
         """
         if isinstance(system, LureSystem):
-            A, B, C = (system.matrix(role) for role in "ABC")
+            A, B, C = system.matrix("A"), system.matrix("B"), system.matrix("C")
         else:
-            W, eye, rate = system.matrix("W"), np.eye(system.size), 1.0 / system.tau
+            W, rate = system.matrix("W"), 1.0 / system.tau
             A = -np.diag(rate)
-            B, C = (rate[:, None] * W, eye) if isinstance(system, HopfieldNetwork) else (np.diag(rate), W)
+            hopfield = isinstance(system, HopfieldNetwork)
+            B, C = (rate[:, None] * W, np.eye(system.size)) if hopfield else (np.diag(rate), W)
         if system.step is not None:
             A, B = np.eye(system.size) + system.step * A, system.step * B
         return cls(A, B, C, system.slope.lower, system.slope.upper, system.continuous)
@@ -88,7 +90,7 @@ class Mode:
     slopes: Array
     growth: float
     scale: float
-    eigenvector: NDArray[np.complex128]
+    eigenvector: Complex
     gradient: Array
 
 
@@ -97,7 +99,7 @@ def leading_mode(problem: Linearisation, slopes: Array) -> Mode | None:
     jacobian = problem.jacobian(slopes)
     if not np.isfinite(jacobian).all():
         return None
-    values, left, right = scipy.linalg.eig(jacobian, left=True, right=True)
+    values, left, right = _eig(jacobian)
     if not np.isfinite(values).all():
         return None
     lead = int(np.argmax(values.real if problem.continuous else np.abs(values)))
@@ -110,6 +112,12 @@ def leading_mode(problem: Linearisation, slopes: Array) -> Mode | None:
     gradient = np.nan_to_num(derivative.real, nan=0.0, posinf=0.0, neginf=0.0)
     growth = float(value.real if problem.continuous else abs(value))
     return Mode(slopes, growth, float(np.abs(values).max()), np.asarray(x, dtype=np.complex128), gradient)
+
+
+def _eig(matrix: Array) -> tuple[Complex, Complex, Complex]:
+    """Eigenvalues, left and right eigenvectors (columns)."""
+    values, left, right = scipy.linalg.eig(matrix, left=True, right=True)  # type: ignore[misc]
+    return values, left, right
 
 
 def excess(problem: Linearisation, mode: Mode) -> float:
@@ -144,7 +152,7 @@ def search(
     climb = _Climb(problem, vertices, default_budget(problem.A.shape[0]) if budget is None else budget, stop)
     for start in _starts(problem):
         climb.run(start)
-        if climb.done:
+        if climb.done():
             break
     return climb.best
 
@@ -169,7 +177,6 @@ class _Climb:
         self.problem, self.vertices, self.left, self.stop = problem, vertices, budget, stop
         self.best: Mode | None = None
 
-    @property
     def done(self) -> bool:
         enough = self.best is not None and excess(self.problem, self.best) > ENOUGH
         return enough or self.left <= 0 or self.stop()
@@ -186,15 +193,15 @@ class _Climb:
 
     def run(self, start: Array) -> None:
         mode = self.look(start)
-        if mode is None or self.done:
+        if mode is None or self.done():
             return
         mode = self.ascend(mode)
-        if not self.done:
+        if not self.done():
             self.flip(self.rounded(mode))
 
     def ascend(self, mode: Mode) -> Mode:
         """Frank-Wolfe: go towards the vertex of the gradient as far as the growth rises."""
-        while not self.done:
+        while not self.done():
             target = np.where(mode.gradient > 0, self.problem.upper, self.problem.lower)
             target = np.where(mode.gradient == 0, mode.slopes, target)
             better = self.line(mode, target)
@@ -207,7 +214,7 @@ class _Climb:
         if np.array_equal(target, mode.slopes):
             return None
         for share in _LINE:
-            if self.done:
+            if self.done():
                 return None
             tried = self.look(target if share == 1.0 else mode.slopes + share * (target - mode.slopes))
             if tried is not None and tried.growth > mode.growth + 1e-9 * mode.scale:
@@ -224,11 +231,11 @@ class _Climb:
         """Greedy single flips, most promising first (by the gradient), until none of them helps."""
         lower, upper = self.problem.lower, self.problem.upper
         improved = True
-        while improved and not self.done:
+        while improved and not self.done():
             improved = False
             change = np.where(mode.slopes > 0.5 * (lower + upper), lower, upper) - mode.slopes
             for i in np.argsort(-mode.gradient * change, kind="stable")[: max(10, len(change) // 5)]:
-                if self.done:
+                if self.done():
                     return
                 slopes = mode.slopes.copy()
                 slopes[i] = upper[i] if change[i] > 0 else lower[i]
