@@ -1,0 +1,295 @@
+"""The certificate as a document: two files that lie side by side, both named by digest.
+
+``DIGEST.certificate.json`` is the DSSE envelope (:mod:`certes.certificate.envelope`) around the statement
+(:mod:`certes.certificate.statement`); DIGEST is the sha256 of the statement, which signing does not change.
+``SHA256.proof.safetensors`` holds the proof's arrays under the names of the fields of :mod:`certes.proofs`, and those
+of the largest step's own proof as ``step.NAME``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from certes.certificate import statement as statements
+from certes.certificate.envelope import MAX_BYTES, PAYLOAD_TYPE, Envelope, read_key
+from certes.certificate.statement import Statement
+from certes.errors import InputError, TooLargeError
+from certes.proofs import ArrayProof, Claims, LureProof, proof_from_arrays
+from certes.systems import System
+from certes.weights import Limits, read_weights, to_bytes
+
+CERTIFICATE_SUFFIX = ".certificate.json"
+PROOF_SUFFIX = ".proof.safetensors"
+_STEP = "step."
+_LIMITS = Limits(header_bytes=2**16, tensors=64)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A well-formed certificate; whether it is true is for :func:`certes.certificate.check.verify_certificate`.
+
+    Two certificates are equal if their bytes are.
+
+    Attributes:
+        document: the envelope, canonical JSON.
+        proof: the proof file, safetensors.
+    """
+
+    document: bytes
+    proof: bytes
+
+    def __post_init__(self) -> None:
+        envelope, statement = open_document(self.document)
+        check_proof_digest(statement, self.proof)
+        object.__setattr__(self, "_envelope", envelope)
+        object.__setattr__(self, "_statement", statement)
+
+    @classmethod
+    def from_parts(cls, document: bytes, proof: bytes) -> Certificate:
+        """From the bytes of both files.
+
+        Raises:
+            InputError: slug ``malformed``, ``unsupported-format`` or ``wrong-proof``.
+        """
+        return cls(document, proof)
+
+    @property
+    def envelope(self) -> Envelope:
+        """Payload and signatures."""
+        found: Envelope = self._envelope  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def statement(self) -> Statement:
+        """What is stated."""
+        found: Statement = self._statement  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def payload(self) -> bytes:
+        """The statement's bytes, canonical JSON."""
+        return self.envelope.payload
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the payload, hex: the certificate's name."""
+        return hashlib.sha256(self.payload).hexdigest()
+
+    @property
+    def verdict(self) -> Literal["contracting", "not_contracting"]:
+        """What is stated about the system."""
+        return self.statement.predicate.verdict
+
+    @property
+    def condition(self) -> str:
+        """Name of the theorem."""
+        return self.statement.predicate.condition.name
+
+    @property
+    def signed(self) -> bool:
+        """Whether there is a signature (not: whether it is valid)."""
+        return bool(self.envelope.signatures)
+
+    @property
+    def keyids(self) -> tuple[str, ...]:
+        """Ids of the keys that claim to have signed."""
+        return tuple(key for key, _ in self.envelope.signatures)
+
+    @property
+    def array_proof(self) -> ArrayProof:
+        """The proof or witness.
+
+        Raises:
+            InputError: arrays that are none (``malformed-proof``), or an unknown kind (``unknown-condition``).
+        """
+        return read_proof(self.statement, self.proof)[0]
+
+    @property
+    def claims(self) -> Claims:
+        """The claims, with the largest step's proof.
+
+        Raises:
+            InputError: as :attr:`array_proof`.
+        """
+        return self.statement.claims(read_proof(self.statement, self.proof)[1])
+
+    def sign(self, private_key: bytes | str | os.PathLike[str]) -> Certificate:
+        """The certificate with a signature by an Ed25519 key (PEM bytes, or the path of a PEM file).
+
+        Raises:
+            InputError: not such a key.
+        """
+        return Certificate(self.envelope.sign(read_key(private_key)).to_bytes(), self.proof)
+
+    def write(self, directory: str | os.PathLike[str]) -> Path:
+        """Write both files, the proof first, each at once or not at all; returns the certificate's path."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(folder / f"{self.statement.predicate.proof.sha256}{PROOF_SUFFIX}", self.proof)
+        target = folder / f"{self.digest}{CERTIFICATE_SUFFIX}"
+        _write_whole(target, self.document)
+        return target
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Certificate:
+        """Read a certificate and the proof beside it.
+
+        Args:
+            path: the certificate file, or a folder that holds exactly one.
+
+        Raises:
+            InputError: unreadable, ``malformed``, ``unsupported-format``, ``missing-proof`` or ``wrong-proof``.
+        """
+        document = read_document(path)
+        _, statement = open_document(document)
+        proof = find_proof(path, statement)
+        if proof is None:
+            expected = f"the file {statement.predicate.proof.sha256}{PROOF_SUFFIX} beside the certificate"
+            raise InputError("proof", "no proof file", expected, "missing-proof")
+        return cls(document, proof)
+
+
+def build(
+    system: System,
+    verdict: Literal["contracting", "not_contracting"],
+    condition: str,
+    condition_version: int,
+    proof: ArrayProof,
+    claims: Claims,
+) -> Certificate:
+    """The unsigned certificate of an answer. It is not verified here: ``certify`` calls this after the verifier.
+
+    Args:
+        system: the network.
+        verdict: the answer.
+        condition: name of the theorem (``"instability"`` for a witness).
+        condition_version: its version.
+        proof: proof or witness.
+        claims: what it proves; all None for a witness.
+
+    Raises:
+        InputError: something that a certificate cannot say.
+    """
+    data = write_proof(proof, claims)
+    digest = hashlib.sha256(data).hexdigest()
+    statement = statements.state(system, verdict, (condition, condition_version), proof, claims, digest)
+    return Certificate(Envelope(statement.to_bytes()).to_bytes(), data)
+
+
+def open_document(document: bytes) -> tuple[Envelope, Statement]:
+    """Envelope and statement of a certificate file.
+
+    Raises:
+        InputError: ``malformed`` or ``unsupported-format``.
+    """
+    envelope = Envelope.from_bytes(document)
+    check_payload_type(envelope)
+    return envelope, Statement.from_bytes(envelope.payload)
+
+
+def check_payload_type(envelope: Envelope) -> None:
+    """Raise InputError (``unsupported-format``) unless the payload is an in-toto statement."""
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise InputError("payloadType", repr(envelope.payload_type), repr(PAYLOAD_TYPE), "unsupported-format")
+
+
+def check_proof_digest(statement: Statement, proof: bytes) -> None:
+    """Raise InputError (``wrong-proof``) unless the proof file is the one that the statement names."""
+    digest, stated = hashlib.sha256(proof).hexdigest(), statement.predicate.proof.sha256
+    if digest != stated:
+        raise InputError("proof", f"a proof file with sha256 {digest}", f"the one with sha256 {stated}", "wrong-proof")
+
+
+def write_proof(proof: ArrayProof, claims: Claims) -> bytes:
+    """The proof file: the same arrays give the same bytes."""
+    arrays: dict[str, object] = dict(proof.to_arrays())
+    if claims.largest_step is not None:
+        arrays.update({_STEP + name: array for name, array in claims.largest_step.proof.to_arrays().items()})
+    return to_bytes(arrays)
+
+
+def read_proof(statement: Statement, proof: bytes) -> tuple[ArrayProof, LureProof | None]:
+    """Inverse of :func:`write_proof`: the proof, and that of the largest step.
+
+    Raises:
+        InputError: arrays that are no proof of the stated kind (``malformed-proof``).
+    """
+    try:
+        file = read_weights(proof, _LIMITS, name="proof")
+        arrays = {name: entry.array() for name, entry in file.tensors.items()}
+        if wrong := [name for name, entry in file.tensors.items() if entry.dtype not in ("F64", "I64", "BOOL")]:
+            raise InputError(f"proof.{wrong[0]}", file.tensors[wrong[0]].dtype, "F64, I64 or BOOL", "malformed-proof")
+        main = {name: array for name, array in arrays.items() if not name.startswith(_STEP)}
+        step: dict[str, NDArray[Any]] = {
+            name.removeprefix(_STEP): array for name, array in arrays.items() if name.startswith(_STEP)
+        }
+        return proof_from_arrays(statement.predicate.proof.kind, main), LureProof.from_arrays(step) if step else None
+    except InputError as error:
+        slug = "unknown-condition" if error.slug == "unknown-condition" else "malformed-proof"
+        raise InputError(error.field, error.given, error.expected, slug) from error
+
+
+def read_document(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a certificate file (or of the only one in a folder).
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    target = _certificate_path(Path(path))
+    try:
+        with target.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "certificate", f"{target.name!r}, which cannot be read", "a certificate file", "unreadable"
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise TooLargeError("certificate", f"more than {MAX_BYTES} bytes", MAX_BYTES)
+    return data
+
+
+def find_proof(path: str | os.PathLike[str], statement: Statement) -> bytes | None:
+    """The proof file beside a certificate, or None if there is none.
+
+    Raises:
+        TooLargeError: it is beyond the limit of weight files.
+    """
+    target = _certificate_path(Path(path)).parent / f"{statement.predicate.proof.sha256}{PROOF_SUFFIX}"
+    try:
+        if target.stat().st_size > _LIMITS.file_bytes:
+            raise TooLargeError("proof", f"{target.stat().st_size} bytes", _LIMITS.file_bytes)
+        return target.read_bytes()
+    except OSError:
+        return None
+
+
+def _certificate_path(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob(f"*{CERTIFICATE_SUFFIX}"))
+    if len(found) != 1:
+        given = f"a folder with {len(found)} certificates"
+        raise InputError("certificate", given, f"a file *{CERTIFICATE_SUFFIX}, or a folder with one", "unreadable")
+    return found[0]
+
+
+def _write_whole(target: Path, data: bytes) -> None:
+    """Write under another name, then rename: nobody ever sees half a file."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,355 @@
+"""What a certificate states: an in-toto Statement v1 with the predicate ``urn:certes:contraction:v1``.
+
+``subject`` names the weight file and every tensor used, by sha256 of its bytes, dtype and shape; ``predicate`` is what
+is said of them. Everything is strict: unknown fields, other types and any byte out of canonical form are refused.
+There is no time stamp and nothing random: the same answer to the same question has the same bytes.
+Numbers that are not claimed are null; so is one that would be infinite (JSON has no Infinity, and "at most infinity"
+claims nothing).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from certes import strictjson
+from certes._version import __version__
+from certes.errors import InputError
+from certes.proofs import ArrayProof, Claims, InstabilityWitness, LureProof, StepClaim, SymmetricProof
+from certes.spec import SystemSpec, input_error
+from certes.systems import Subject, System
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "urn:certes:contraction:v1"
+FORMAT = 1
+PROOF_MEDIA_TYPE = "application/vnd.safetensors"
+
+#: (condition, version) -> kinds of proof that may stand for it. Entries are added, never changed or removed.
+CONDITIONS: dict[tuple[str, int], frozenset[str]] = {
+    ("absolute", 1): frozenset({"absolute"}),
+    ("symmetric", 1): frozenset({"symmetric", "lure"}),
+    ("product", 1): frozenset({"product"}),
+    ("singular", 1): frozenset({"singular"}),
+    ("lure", 1): frozenset({"lure"}),
+    ("instability", 1): frozenset({"instability"}),
+}
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(max_length=4096)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DigestSet(_Model):
+    """Digests of a subject; sha256, lower-case hex."""
+
+    sha256: Digest
+
+
+class Annotations(_Model):
+    """Element type (safetensors name) and shape of a tensor."""
+
+    dtype: Annotated[str, Field(max_length=16)]
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)]
+
+
+class SubjectModel(_Model):
+    """A weight file (no annotations) or a tensor: ``FILE#TENSOR``, or the argument's name for arrays from memory."""
+
+    name: Text
+    digest: DigestSet
+    annotations: Annotations | None = None
+
+    def agrees(self, subject: Subject) -> bool:
+        """Whether it speaks of these bytes, of this type and shape."""
+        if self.annotations is None:
+            return False
+        stated = (self.annotations.dtype, tuple(self.annotations.shape), self.digest.sha256)
+        return stated == (subject.dtype, subject.shape, subject.sha256)
+
+
+class StepModel(_Model):
+    """Every Euler step 0 < h <= step contracts, with factor 1 - (h / step)(1 - factor)."""
+
+    step: Finite
+    factor: Finite
+
+
+class ClaimsModel(_Model):
+    """The numbers claimed; null: not claimed. ``norm`` says which norm rate and factor speak of."""
+
+    rate: Finite | None
+    factor: Finite | None
+    norm: Text | None
+    gain: Finite | None
+    weight_radius: Finite | None
+    metric_condition_log2: Finite | None
+    largest_step: StepModel | None
+    growth: Finite | None
+
+
+class ConditionModel(_Model):
+    """The theorem, by name and version."""
+
+    name: Text
+    version: int
+
+
+class ProofModel(_Model):
+    """The file with the proof's arrays."""
+
+    kind: Text
+    mediaType: Literal["application/vnd.safetensors"]
+    sha256: Digest
+
+
+class Versions(_Model):
+    """What made the certificate."""
+
+    certes: Text
+    numpy: Text
+
+
+class Predicate(_Model):
+    """What is said of the subjects."""
+
+    format: int
+    system: SystemSpec
+    verdict: Literal["contracting", "not_contracting"]
+    claims: ClaimsModel
+    condition: ConditionModel
+    proof: ProofModel
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    versions: Versions
+
+
+class Statement(_Model):
+    """An in-toto Statement v1."""
+
+    type: Annotated[str, Field(alias="_type")]
+    subject: Annotated[list[SubjectModel], Field(min_length=1, max_length=64)]
+    predicateType: str
+    predicate: Predicate
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        predicate = self.predicate.model_dump()
+        for name in ("input_tensor", "bias_tensor"):
+            del predicate["system"][name]  # not part of what is certified
+        content = {
+            "_type": self.type,
+            "subject": [entry.model_dump(exclude_none=True) for entry in self.subject],
+            "predicateType": self.predicateType,
+            "predicate": predicate,
+        }
+        return strictjson.canonical(content, "statement")
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`; whatever it would not write itself is refused.
+
+        Raises:
+            InputError: ``unsupported-format`` for another kind or version of statement, else ``malformed``.
+        """
+        try:
+            content = strictjson.parse(payload, "statement")
+        except InputError as error:
+            raise _malformed(error.field, error.given) from error
+        _check_format(content)
+        try:
+            statement = cls.model_validate(content)
+            written = statement.to_bytes()
+        except ValidationError as error:
+            first = input_error(error, "statement")
+            raise _malformed(first.field, first.given, first.expected) from None
+        except (InputError, OverflowError) as error:
+            raise _malformed("statement", str(error)) from error
+        if written != payload:
+            raise _malformed("statement", "JSON that is not in canonical form")
+        statement.tensor_subjects()
+        return statement
+
+    def file_subject(self) -> SubjectModel | None:
+        """The weight file, if the weights came from one."""
+        return self.subject[0] if self.subject[0].annotations is None else None
+
+    def tensor_subjects(self) -> dict[str, tuple[SubjectModel, ...]]:
+        """Role -> the subjects of its matrix: one, or four for a sparse matrix (data, indices, indptr, shape).
+
+        Raises:
+            InputError: the subjects are not exactly the file and the tensors that the system names (``malformed``).
+        """
+        file = self.file_subject()
+        prefix = "" if file is None else f"{file.name}#"
+        tensors = self.subject if file is None else self.subject[1:]
+        named = {entry.name: entry for entry in tensors}
+        found: dict[str, tuple[SubjectModel, ...]] = {}
+        used: set[str] = set()
+        for role, name in self.predicate.system.tensors.items():
+            names = [prefix + name]
+            if names[0] not in named:
+                names = [f"{prefix}{name}.{part}" for part in ("data", "indices", "indptr", "shape")]
+            if not set(names) <= set(named):
+                raise _malformed("statement.subject", f"no tensor {name!r}, which the system names as {role}")
+            found[role] = tuple(named[entry] for entry in names)
+            used.update(names)
+        bare = any(entry.annotations is None for entry in tensors)
+        if bare or used != set(named) or len(named) != len(tensors) or self.predicate.system.form == "torch-rnn":
+            raise _malformed(
+                "statement.subject", "subjects other than the file and the tensors of the system, each once"
+            )
+        return found
+
+    def claims(self, step_proof: LureProof | None) -> Claims:
+        """The claims as the verifier takes them; ``step_proof`` is the proof of ``largest_step``.
+
+        Raises:
+            InputError: a largest step without its proof, or the reverse (``malformed-proof``).
+        """
+        stated = self.predicate.claims
+        if (stated.largest_step is None) != (step_proof is None):
+            given = "a largest step claimed without arrays 'step.*', or the reverse"
+            raise InputError("proof", given, "both or neither", "malformed-proof")
+        largest = None
+        if stated.largest_step is not None and step_proof is not None:
+            largest = StepClaim(stated.largest_step.step, stated.largest_step.factor, step_proof)
+        return Claims(
+            rate=stated.rate,
+            factor=stated.factor,
+            margin=self.predicate.margin,
+            weight_radius=stated.weight_radius,
+            gain=stated.gain,
+            largest_step=largest,
+            metric_condition_log2=stated.metric_condition_log2,
+        )
+
+
+def _check_format(content: Any) -> None:
+    """Kind and version come first: a later format is ``unsupported-format``, not ``malformed``."""
+    if not isinstance(content, dict):
+        raise _malformed("statement", "something other than a JSON object")
+    predicate = content.get("predicate")
+    given: dict[str, Any] = {
+        "_type": content.get("_type"),
+        "predicateType": content.get("predicateType"),
+        "predicate.format": predicate.get("format") if isinstance(predicate, dict) else None,
+    }
+    known = {"_type": STATEMENT_TYPE, "predicateType": PREDICATE_TYPE, "predicate.format": FORMAT}
+    for field, value in given.items():
+        if value is None:
+            raise _malformed(field, "nothing")
+        if value != known[field]:
+            raise InputError(field, repr(value)[:200], repr(known[field]), "unsupported-format")
+
+
+def _malformed(field: str, given: str, expected: str = "a statement as Certes writes it") -> InputError:
+    return InputError(field, given, expected, "malformed")
+
+
+def norm_of(system: SystemSpec, proof: ArrayProof) -> str | None:
+    """The norm of rate and factor, in words; fixed texts, part of the format and checked. None for a witness.
+
+    c is the rate, tau and step are those of the system, g its largest slope; other names are arrays of the proof.
+    """
+    rate_form, continuous = system.form == "rate", system.step is None and not system.discrete
+    if isinstance(proof, InstabilityWitness):
+        return None
+    if proof.kind == "absolute":
+        weights = "l tau / r" if continuous else "l / r"
+        return f"sqrt(x^T P x), P = diag({weights}), l = left 2^left_exponent, r = right 2^right_exponent"
+    if isinstance(proof, SymmetricProof):
+        if proof.negative:
+            return "sqrt(x^T P x), P = -W" if rate_form else "sqrt(x^T P x), P = (-W)^-1"
+        power = "R^2" if rate_form else "R^-2"
+        return f"sqrt(x^T P x), P = {power}, R = 2 b (I + (I - g W / b)^(1/2)), b = 1 - c tau"
+    if proof.kind == "product":
+        metric = "diag(inner) core diag(inner)" if rate_form else "(diag(outer) core diag(outer))^-1"
+        return f"sqrt(x^T P x), P = {metric}"
+    if proof.kind == "singular":
+        return "sqrt(x^T P x), P = diag(q tau)" if continuous else "sqrt(x^T P x), P = diag(q tau / step)"
+    if isinstance(proof, LureProof):
+        return "sqrt(x^T P x), P = metric^-1" if proof.dual else "sqrt(x^T P x), P = metric"
+    raise InputError("proof", f"a proof of kind {proof.kind}", "a known kind", "unknown-condition")
+
+
+def state(
+    system: System,
+    verdict: Literal["contracting", "not_contracting"],
+    condition: tuple[str, int],
+    proof: ArrayProof,
+    claims: Claims,
+    proof_sha256: str,
+) -> Statement:
+    """The statement of an answer.
+
+    Args:
+        system: the network.
+        verdict: the answer.
+        condition: name and version of the theorem.
+        proof: proof or witness.
+        claims: what it proves.
+        proof_sha256: digest of the proof file.
+
+    Raises:
+        InputError: something that a statement cannot say (NaN, a condition without a place in the format).
+    """
+    spec = SystemSpec.of(system)
+    if proof.kind not in CONDITIONS.get(condition, frozenset()):
+        expected = "a condition of this format, with its kind of proof"
+        raise InputError("condition", f"{condition} with a proof of kind {proof.kind}", expected, "unknown-condition")
+    largest = claims.largest_step
+    content = {
+        "_type": STATEMENT_TYPE,
+        "subject": _subjects(system),
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "format": FORMAT,
+            "system": spec.model_dump(),
+            "verdict": verdict,
+            "claims": {
+                "rate": _number(claims.rate),
+                "factor": _number(claims.factor),
+                "norm": norm_of(spec, proof),
+                "gain": _number(claims.gain),
+                "weight_radius": _number(claims.weight_radius),
+                "metric_condition_log2": _number(claims.metric_condition_log2),
+                "largest_step": None
+                if largest is None
+                else {"step": float(largest.step), "factor": float(largest.factor)},
+                "growth": float(proof.growth) if isinstance(proof, InstabilityWitness) else None,
+            },
+            "condition": {"name": condition[0], "version": condition[1]},
+            "proof": {"kind": proof.kind, "mediaType": PROOF_MEDIA_TYPE, "sha256": proof_sha256},
+            "margin": float(claims.margin),
+            "versions": {"certes": __version__, "numpy": np.__version__},
+        },
+    }
+    try:
+        statement = Statement.model_validate(content)
+    except ValidationError as error:
+        raise input_error(error, "certificate") from None
+    statement.tensor_subjects()
+    return statement
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isinf(value) else float(value)
+
+
+def _subjects(system: System) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    prefix = ""
+    if system.file is not None:
+        digest, name = system.file
+        found.append({"name": name, "digest": {"sha256": digest}})
+        prefix = f"{name}#"
+    for subject in dict.fromkeys(system.subjects):
+        annotations = {"dtype": subject.dtype, "shape": list(subject.shape)}
+        found.append({"name": prefix + subject.name, "digest": {"sha256": subject.sha256}, "annotations": annotations})
+    return found
