@@ -59,10 +59,7 @@ def refute(system: System, seconds: float | None = None, *, budget: int | None =
     problem = Linearisation.of(system)
     entry = system.slope.activation
     vertices = entry is not None and entry.attained == "ends"
-    with (
-        np.errstate(all="ignore"),
-        warnings.catch_warnings(),
-    ):  # extreme weights overflow here; every result is checked to be finite
+    with np.errstate(all="ignore"):  # extreme weights overflow here; every result is checked to be finite
         try:
             mode = search(problem, vertices=vertices, budget=budget, stop=lambda: time.monotonic() > deadline)
             candidates = () if mode is None else _equilibria(system, problem, mode)
