@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _HALF_ULP = 2.0**-53
-_PROBE = 192  # large enough for every BLAS thread to get a part of the product
+#: Sizes of the probing product: for small systems, whose factorisation stays in this thread, and for all others, large
+#: enough for every BLAS thread to get a part (OpenBLAS stays in one thread up to 2**18 multiplications).
+_SMALL, _LARGE = 16, 512
 
 
-def rounds_to_nearest() -> bool:
-    """Whether additions and products round to nearest (ties to even), in elementwise loops and in the BLAS."""
+def rounds_to_nearest(size: int) -> bool:
+    """Whether additions and products round to nearest (ties to even), in elementwise loops and in the BLAS.
+
+    Args:
+        size: of the system about to be verified; from 32 on, the threads of the BLAS are asked as well.
+    """
+    probe = _SMALL if size < 32 else _LARGE
     above = np.full(64, 1.5 * _HALF_ULP)  # 1 + this: nearest gives 1 + 2u; toward zero or downwards gives 1
     below = np.full(64, 0.5 * _HALF_ULP)  # 1 + this: nearest gives 1; upwards gives 1 + 2u
     up = 1.0 + 2.0 * _HALF_ULP
@@ -26,12 +33,13 @@ def rounds_to_nearest() -> bool:
     sums = (one + above == up).all() and (one + below == one).all() and (-one - below == -one).all()
     near = np.full(64, up)
     products = (near * near == 1.0 + 4.0 * _HALF_ULP).all() and (near * -near == -1.0 - 4.0 * _HALF_ULP).all()
-    return bool(sums and products and _blas_rounds_to_nearest(above[0], up) and _blas_rounds_to_nearest(below[0], 1.0))
+    blas = _blas_rounds_to_nearest(above[0], up, probe) and _blas_rounds_to_nearest(below[0], 1.0, probe)
+    return bool(sums and products and blas)
 
 
-def _blas_rounds_to_nearest(addend: float, expected: float) -> bool:
-    left = np.ones((_PROBE, 2))
-    right = np.vstack([np.ones(_PROBE), np.full(_PROBE, addend)])
+def _blas_rounds_to_nearest(addend: float, expected: float, probe: int) -> bool:
+    left = np.ones((probe, 2))
+    right = np.vstack([np.ones(probe), np.full(probe, addend)])
     return bool((left @ right == expected).all() and (left @ -right == -expected).all())
 
 

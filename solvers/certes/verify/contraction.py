@@ -135,7 +135,7 @@ AFTER: tuple[Obligation, ...] = (metric_condition, gain, largest_step, supported
 
 def inputs(system: System, arrays: tuple[Array, ...]) -> Check | None:
     """A failed check unless the arithmetic is the assumed one and every number is finite and not subnormal."""
-    if not rounds_to_nearest():
+    if not rounds_to_nearest(system.size):
         return Check(
             "arithmetic", False, "this process does not round to nearest (a library changed the rounding mode)"
         )
