@@ -76,7 +76,7 @@ _SHAPES: dict[str, tuple[type[np.generic], int]] = {
 
 @dataclass(frozen=True, eq=False)
 class AbsoluteProof(ArrayProof):
-    """Positive vectors r, l of MATH section 4, condition ``absolute``, as mantissa and exponent.
+    """Positive vectors r, l of docs/theory.md section 4, condition ``absolute``, as mantissa and exponent.
 
     r = right * 2**right_exponent, l = left * 2**left_exponent, so that a metric diag(l tau / r) of condition
     number beyond 1e308 is still represented exactly.
@@ -128,7 +128,7 @@ class SingularProof(ArrayProof):
 
 @dataclass(frozen=True, eq=False)
 class LureProof(ArrayProof):
-    """Metric and multipliers of the Lur'e LMI (MATH section 2).
+    """Metric and multipliers of the Lur'e LMI (docs/theory.md section 2).
 
     ``dual``: the numbers prove the transposed system (A^T, C^T, B^T), and the metric of the system is
     ``metric``^-1; the linear form for networks whose weights sit in B (hopfield).
@@ -158,7 +158,7 @@ class InstabilityWitness(ArrayProof):
         points: s, arguments of phi at the equilibrium, shape (m,). With a named activation the slopes are phi'(s);
             with a bare slope interval they are ``slopes`` and points are 0 (phi_i(s) = slopes_i s is of the class).
         slopes: D, shape (m,), inside the slope interval.
-        lyapunov: symmetric X, shape (n, n), of MATH section 6a.
+        lyapunov: symmetric X, shape (n, n), of docs/theory.md section 6.
         direction: v, shape (n,), with v^T X v < 0.
         growth: sigma: continuous, an eigenvalue has real part > sigma >= 0; a map, modulus > sigma >= 1.
         input: constant input u, shape (n,) (rate, hopfield) or (m,) (lure: inside phi, v = 0), rounded to float64.

@@ -1,4 +1,4 @@
-"""Obligations of a Lur'e proof: metric P > 0 and multipliers Q = diag(q) of MATH section 2.
+"""Obligations of a Lur'e proof: metric P > 0 and multipliers Q = diag(q) of docs/theory.md section 2.
 
 With (A, B, C) the normal form (of the transposed system if the proof is ``dual``), G = diag(gap), S = I, or T^-1
 (continuous) and diag(step / tau) (map) if dual:
