@@ -21,7 +21,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from certes.activations import DERIVATIVE_ERROR, Activation
-from certes.engines.slopes import LEAST, Linearisation, Mode, excess, leading_mode, search
+from certes.engines.slopes import LEAST, Linearisation, Mode, excess, isolated, leading_mode, search
 from certes.errors import CertesError
 from certes.proofs import InstabilityWitness
 from certes.simulation import replay
@@ -62,7 +62,8 @@ def refute(system: System, seconds: float | None = None, *, budget: int | None =
     with np.errstate(all="ignore"):  # extreme weights overflow here; every result is checked to be finite
         try:
             mode = search(problem, vertices=vertices, budget=budget, stop=lambda: time.monotonic() > deadline)
-            candidates = () if mode is None else _equilibria(system, problem, mode)
+            modes = () if mode is None else (mode, isolated(problem, mode))
+            candidates = itertools.chain.from_iterable(_equilibria(system, problem, m) for m in modes if m is not None)
             return next(filter(None, (_witness(system, problem, candidate) for candidate in candidates)), None)
         except (np.linalg.LinAlgError, CertesError, FloatingPointError, ValueError):
             return None
@@ -100,7 +101,7 @@ def _equilibria(system: System, problem: Linearisation, mode: Mode) -> Iterator[
         at = mode if entry is None else leading_mode(problem, entry.derivative(s))
         if at is not None and excess(problem, at) > LEAST:
             x, u = place(system, s)
-            if np.isfinite(x).all() and np.isfinite(u).all() and _rests(system, s, x):
+            if _rests(system, s, x, u):
                 yield Equilibrium(s, x, u, at)
 
 
@@ -152,14 +153,22 @@ def place(system: System, points: Array) -> tuple[Array, Array]:
     return x, np.asarray(points - W @ value)
 
 
-def _rests(system: System, points: Array, x: Array) -> bool:
-    """Whether a lure system really is at rest: its linear part may admit no equilibrium (v = 0)."""
+def _rests(system: System, points: Array, x: Array, u: Array) -> bool:
+    """Whether x is an equilibrium in float64, too.
+
+    Weights may be too large for that, and the linear part of a lure system may admit no equilibrium with v = 0.
+    """
     entry = system.slope.activation
-    if not isinstance(system, LureSystem) or entry is None:
+    if isinstance(system, HopfieldNetwork) or entry is None:
+        return bool(np.isfinite(u).all())
+    seen = system.matrix("C" if isinstance(system, LureSystem) else "W") @ x + u
+    if not (np.abs(seen - points) <= 1e-8 * (1.0 + np.abs(points))).all():
+        return False
+    if not isinstance(system, LureSystem):
         return True
     A, drive = system.matrix("A"), system.matrix("B") @ entry.function(points)
     rest = A - np.eye(system.size) if system.discrete else A
-    size = float(np.abs(drive).max() + (np.abs(rest) @ np.abs(x)).max())
+    size = float((np.abs(drive) + np.abs(rest) @ np.abs(x)).max())
     return float(np.abs(rest @ x + drive).max()) <= 1e-11 * size
 
 
@@ -292,13 +301,13 @@ def _solve(continuous: bool, jacobian: Array, radius: Array, growth: float) -> I
     if continuous:
         scale = 2.0 ** -math.frexp(float(np.abs(jacobian - growth * eye).max()))[1]
         K = scale * (jacobian - growth * eye)
-        X = scipy.linalg.solve_continuous_lyapunov(K.T, -eye)
+        solution = scipy.linalg.solve_continuous_lyapunov(K.T, -eye)
     else:
         scale, K = 1.0 / growth, jacobian / growth
-        X = scipy.linalg.solve_discrete_lyapunov(K.T, eye)
-    if not np.isfinite(X).all():
+        solution = scipy.linalg.solve_discrete_lyapunov(K.T, eye)
+    if not np.isfinite(solution).all():
         return None
-    X = np.asarray(0.5 * (X + X.T), dtype=np.float64)
+    X: Array = np.asarray(0.5 * (solution + solution.T), dtype=np.float64)
     X = np.ldexp(
         X, -math.frexp(float(np.abs(X).max()))[1]
     )  # the sign is what counts: keep away from over- and underflow
