@@ -101,9 +101,15 @@ def _plain(mantissa: Array, exponent: NDArray[np.int64]) -> Array | None:
 
 
 def _weighted(values: Array, factor: Array, exponent: NDArray[np.int64], source: Indices, target: Indices) -> Array:
-    """values * factor[source] * 2**(exponent[source] - exponent[target]), rounded up where it underflows."""
+    """Upper bounds of values * factor[source] * 2**(exponent[source] - exponent[target]).
+
+    Mantissas are multiplied and exponents added before the one scaling, so that nothing underflows on the way to a
+    result of ordinary size.
+    """
     shift = np.clip(exponent[source] - exponent[target], -(1 << 20), 1 << 20)
-    return np.asarray(np.ldexp(values * factor[source], shift) + (values > 0) * TINY)
+    value, value_exponent = np.frexp(values)
+    weight, weight_exponent = np.frexp(factor[source])
+    return np.asarray(np.ldexp(value * weight, value_exponent + weight_exponent + shift) + (values > 0) * TINY)
 
 
 def off_diagonal_sums(
