@@ -1,0 +1,188 @@
+"""One small true certificate for every kind of proof, made by hand: no condition and no solver is involved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from certes.certificate import Certificate, build
+from certes.proofs import (
+    AbsoluteProof,
+    ArrayProof,
+    Claims,
+    InstabilityWitness,
+    LureProof,
+    ProductProof,
+    SingularProof,
+    StepClaim,
+    SymmetricProof,
+)
+from certes.spec import SystemSpec
+from certes.systems import System
+from certes.weights import WeightFile, read_weights, to_bytes
+
+N = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A weight file, the spec of its system, and a true certificate."""
+
+    name: str
+    weights: bytes
+    spec: Mapping[str, Any]
+    condition: str
+    proof: ArrayProof
+    claims: Claims
+    verdict: Any = "contracting"
+
+    @property
+    def file(self) -> WeightFile:
+        return read_weights(self.weights, name="net.safetensors")
+
+    @property
+    def system(self) -> System:
+        system = SystemSpec.parse(self.spec).system(self.file)
+        assert isinstance(system, System)
+        return system
+
+    @property
+    def certificate(self) -> Certificate:
+        return build(self.system, self.verdict, self.condition, 1, self.proof, self.claims)
+
+
+def _file(**arrays: object) -> bytes:
+    extra = {"readout.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "readout.bias": np.zeros(2, np.float32)}
+    return to_bytes({**arrays, **extra}, {"origin": "made for the tests"})
+
+
+def _small(norm: float, dtype: Any = np.float64) -> Any:
+    matrix = np.random.default_rng(7).normal(size=(N, N))
+    return (matrix * (norm / np.linalg.norm(matrix, 2))).astype(dtype)
+
+
+def _lure(q: float = 1.0, dual: bool = False, slack: float = 0.1) -> LureProof:
+    return LureProof(np.eye(N), np.full(N, q), dual, 0.5, 2.0, slack, slack)
+
+
+def _ones() -> AbsoluteProof:
+    half, one = np.full(N, 0.5), np.ones(N, dtype=np.int64)
+    return AbsoluteProof(half, one, half.copy(), one.copy())
+
+
+def _rate(**more: Any) -> dict[str, Any]:
+    return {"form": "rate", "tensors": {"W": "rec.weight"}, "activation": "tanh", **more}
+
+
+def _lure_cases() -> list[Case]:
+    full = Claims(
+        rate=0.3,
+        margin=1e-3,
+        weight_radius=0.1,
+        gain=7.0,
+        metric_condition_log2=2.0,
+        largest_step=StepClaim(0.5, 0.9, _lure(0.5, slack=0.0)),
+    )
+    single = _file(**{"rec.weight": _small(0.2, np.float32)})
+    general = _file(a=-np.eye(N), b=_small(0.2, np.float16), c=np.eye(N, dtype=np.float32))
+    per_neuron = {"form": "lure", "tensors": {"A": "a", "B": "b", "C": "c"}, "slope": [0.0, [1.0, 0.5, 1.0, 0.25]]}
+    return [
+        Case("lure-rate", single, _rate(), "lure", _lure(), full),
+        Case(
+            "lure-hopfield",
+            single,
+            _rate(form="hopfield"),
+            "lure",
+            _lure(dual=True),
+            Claims(rate=0.3, margin=1e-3, weight_radius=0.1, gain=7.0, metric_condition_log2=2.0),
+        ),
+        Case("lure-map", single, _rate(step=0.5), "lure", _lure(0.5, slack=0.0), Claims(factor=0.9, margin=1e-3)),
+        Case("lure-tau", single, _rate(tau=[1.0, 1.0, 1.5, 1.0]), "lure", _lure(), Claims(rate=0.2)),
+        Case("lure-general", general, per_neuron, "lure", _lure(0.5, slack=0.0), Claims(rate=0.2)),
+    ]
+
+
+def _closed_cases() -> list[Case]:
+    symmetric = _small(0.2)
+    symmetric = symmetric + symmetric.T
+    core = np.diag([2.0, 3.0, 4.0, 2.0]) + 0.25
+    eigenvalues = np.linalg.eigvalsh(core)
+    product = ProductProof(
+        np.full(N, 0.5), core, np.ones(N), 1e-9, float(0.9 * eigenvalues[0]), float(1.1 * eigenvalues[-1])
+    )
+    sparse = scipy.sparse.random_array((N, N), density=0.4, rng=np.random.default_rng(1), data_sampler=None) * 0.1
+    half = _file(**{"rec.weight": _small(0.5)})
+    return [
+        Case("absolute", _file(**{"rec.weight": _small(0.2)}), _rate(), "absolute", _ones(), Claims(rate=0.3)),
+        Case(
+            "absolute-map",
+            _file(**{"rec.weight": _small(0.2)}),
+            _rate(step=0.5),
+            "absolute",
+            _ones(),
+            Claims(factor=0.9),
+        ),
+        Case("absolute-sparse", _file(**{"rec.weight": sparse}), _rate(), "absolute", _ones(), Claims(rate=0.5)),
+        Case(
+            "symmetric",
+            _file(**{"rec.weight": symmetric}),
+            _rate(),
+            "symmetric",
+            SymmetricProof(False),
+            Claims(rate=0.5, margin=1e-3),
+        ),
+        Case("product", _file(**{"rec.weight": -0.5 * core}), _rate(), "product", product, Claims(rate=0.9)),
+        Case(
+            "singular",
+            half,
+            _rate(slope=[-1.0, 1.0], activation=None),
+            "singular",
+            SingularProof(np.ones(N), 0.6),
+            Claims(rate=0.4),
+        ),
+        Case("singular-map", half, _rate(step=0.5), "singular", SingularProof(np.ones(N), 0.6), Claims(factor=0.85)),
+    ]
+
+
+def _witness_case() -> Case:
+    first = np.eye(1, N)[0]
+    weights = _file(**{"rec.weight": np.diag([2.0, 0.5, 0.5, 0.5])})
+    witness = InstabilityWitness(
+        points=np.zeros(N),
+        slopes=np.ones(N),
+        lyapunov=np.diag([-1.0, 1.0, 1.0, 1.0]),
+        direction=first,
+        growth=0.125,
+        input=np.zeros(N),
+        start=1e-3 * first,
+        start_other=-1e-3 * first,
+        horizon=5.0,
+    )
+    spec = _rate(activation=None, slope=[0.0, 1.0])
+    return Case("witness", weights, spec, "instability", witness, Claims(), "not_contracting")
+
+
+@cache
+def cases() -> dict[str, Case]:
+    return {case.name: case for case in (*_lure_cases(), *_closed_cases(), _witness_case())}
+
+
+NAMES = (
+    "lure-rate",
+    "lure-hopfield",
+    "lure-map",
+    "lure-tau",
+    "lure-general",
+    "absolute",
+    "absolute-map",
+    "absolute-sparse",
+    "symmetric",
+    "product",
+    "singular",
+    "singular-map",
+    "witness",
+)
