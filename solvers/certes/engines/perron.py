@@ -245,7 +245,8 @@ class _PowerIteration:
         v = np.ones(self.blocks.size)
         operator = self.blocks.sparse.T if self.transposed else self.blocks.sparse
         open_labels = np.arange(self.components.count)
-        for _ in range(budget):
+        scale, keep = np.ones(1), 0.0
+        for step in range(budget):
             with np.errstate(over="ignore", under="ignore", invalid="ignore"):
                 image = operator @ v + self.blocks.diagonal * v
                 quotient = image / v
@@ -255,13 +256,17 @@ class _PowerIteration:
             open_labels = self._open(ceiling, tolerance)
             if open_labels.size == 0:
                 break
-            # The shift makes periodic blocks converge; a small one hardly slows the others down.
-            shift = np.maximum(0.05 * np.minimum(self.upper, 1e300), 1e-300)
-            v = image + self._spread_out(shift) * v
-            v /= self._spread_out(np.maximum(self._per_component(np.maximum, v), 1e-300))
-            if v.min() < 2.0**-_FOLD:
-                v = self._fold(v)
-                operator = self.blocks.sparse.T if self.transposed else self.blocks.sparse
+            if step % 4 == 0:
+                # The shift makes periodic blocks converge: little at first, since it slows all others down.
+                part = 0.02 if step < 32 else 0.3
+                keep = part / (1.0 + part)
+                scale = self._spread_out((1.0 - keep) / np.clip(self.upper, 1e-300, 1e300))
+            v = scale * image + keep * v
+            if step % 4 == 0:
+                v /= self._spread_out(np.maximum(self._per_component(np.maximum, v), 1e-300))
+                if v.min() < 2.0**-_FOLD:
+                    v = self._fold(v)
+                    operator = self.blocks.sparse.T if self.transposed else self.blocks.sparse
         return open_labels
 
     def _record(self, v: Array, quotient: Array) -> None:
