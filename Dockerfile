@@ -24,4 +24,4 @@ USER certes
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
-CMD ["certes", "serve", "--host", "0.0.0.0", "--port", "8080", "--allow-remote"]
+CMD ["certes", "serve", "--host", "0.0.0.0", "--port", "8080", "--allow-remote", "--data", "/var/lib/certes"]

@@ -105,7 +105,7 @@ certes.certify(certes.RateNetwork([[0.0, -1.5], [1.5, 0.0]], activation="tanh"),
 EXTRAS = {
     "sdp": (("cvxpy", "scs"), LURE),
     "service": (("fastapi", "uvicorn", "starlette"), "from certes_client.cli import main; main(['serve'])"),
-    "exact": (("flint",), "import certes.exact; certes.exact.audit"),
+    "exact": (("flint",), "from certes.exact import audit; audit(None, None, None)"),
 }
 
 
