@@ -1,0 +1,1 @@
+"""Judges that are not the product's code: brute, slow, and exact."""
