@@ -7,7 +7,8 @@ Law (S-procedure). With the normal form (A, B, C), slopes in [0, g], G = diag(g)
 
 It is the sharpest condition known that needs no enumeration of slope patterns (B. Gokhale, A. Proskurnikov, Y. Kawano,
 F. Bullo, arXiv 2604.00119). Networks with one time constant and slopes from 0 have *uniform leak*: there the inequality
-is a condition on Q alone, and the metric follows from Q by cyclic reduction, with a margin (:mod:`certes.engines.conic`).
+is a condition on Q alone, and the metric follows from Q by cyclic reduction, with a margin
+(:mod:`certes.engines.conic`).
 Everything else keeps the solver's own metric, at a level slightly below the best. Hopfield networks are proven in the
 transposed system, where their weights sit in C (``dual``).
 """
@@ -89,7 +90,7 @@ class Setting:
         return sdp.Point(point.metric, share * q, strength) if np.isfinite(strength) else None
 
     def start(self) -> sdp.Point:
-        """The better of Q = I and the Perron scaling of abs(W); strength -inf for general systems where neither works."""
+        """The better of Q = I and the Perron scaling of abs(W); strength -inf where neither works."""
         n, m = self.inequality.B.shape
         guesses = [np.ones(m)]
         if n == m and self.system.form != "lure":
@@ -194,10 +195,11 @@ class Lure:
         target = None if goal.target is None else goal.target if system.continuous else -goal.target
         found = sdp.search(program, setting.refine, start, clock, target=target, progress=goal.progress)
         if found.point is None:
-            reason = "deadline" if found.stopped == "deadline" else "solver"
-            return NothingFound(reason, "the solver returned no usable numbers" if reason == "solver" else "out of time")
+            if found.stopped == "deadline":
+                return NothingFound("deadline", "out of time before the first usable numbers")
+            return NothingFound("solver", "the solver returned no usable numbers")
         candidates = _candidates(setting, program, found.point, clock, target)
-        return candidates or _nothing(setting, found.point.strength, found.stopped, target)
+        return candidates or _nothing(setting, found, target)
 
 
 def _backend(setting: Setting, goal: Goal) -> sdp.CvxpyBackend | NothingFound:
@@ -224,14 +226,17 @@ def _guess(setting: Setting, start: sdp.Point, goal: Goal, refusal: NothingFound
     return candidates or NothingFound("too-large", detail, level)
 
 
-def _nothing(setting: Setting, strength: float, stopped: str | None, target: float | None) -> NothingFound:
-    level = setting.inequality.level(strength)
+def _nothing(setting: Setting, found: sdp.Found, target: float | None) -> NothingFound:
+    assert found.point is not None
+    level = setting.inequality.level(found.point.strength)
     word = "rate" if setting.system.continuous else "factor"
-    wanted = "" if target is None else f"; {setting.inequality.level(target):.6g} was asked for"
-    detail = f"the best {word} found is {level:.6g}{wanted}"
-    if stopped == "deadline":
+    detail = f"the best {word} found is {level:.6g}"
+    if target is not None:
+        bound = setting.inequality.level(found.ceiling)
+        detail += f", {setting.inequality.level(target):.6g} was asked for and {bound:.6g} is out of reach"
+    if found.stopped == "deadline":
         return NothingFound("deadline", f"out of time; so far {detail}", level)
-    return NothingFound("solver" if stopped == "solver" else "margin", detail, level)
+    return NothingFound("solver" if found.stopped == "solver" else "margin", detail, level)
 
 
 def _candidate(setting: Setting, proof: LureProof, strength: float) -> Candidate | None:

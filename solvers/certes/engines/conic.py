@@ -61,18 +61,23 @@ class Rate:
     """Continuous time, T = I: level = contraction rate c < 1. Parabola (abs z + Re z)/2 < 1 - c."""
 
     def functional(self, level: float) -> Functional:
+        """See :class:`Family`."""
         return Functional(0.5, 0.5, 1.0 - level)
 
     def of_point(self, z: NDArray[np.complex128]) -> Array:
+        """See :class:`Family`."""
         return np.asarray(1.0 - 0.5 * (np.abs(z) + z.real))
 
     def worst(self, levels: Array) -> float:
+        """See :class:`Family`."""
         return float(levels.min())
 
     def relax(self, level: float, relative: float) -> float:
+        """See :class:`Family`."""
         return level - relative * max(1.0 - level, 1e-3)
 
     def scale(self, level: float) -> float:
+        """See :class:`Family`."""
         return 2.0
 
 
@@ -83,6 +88,7 @@ class Factor:
     a: float
 
     def functional(self, level: float) -> Functional:
+        """See :class:`Family`."""
         e = 1.0 - self.a
         width = level * level - e * e
         if width <= 0.0:
@@ -90,18 +96,22 @@ class Factor:
         return Functional(self.a * e / width, self.a * level / width, 1.0)
 
     def of_point(self, z: NDArray[np.complex128]) -> Array:
+        """See :class:`Family`."""
         a, e = self.a, 1.0 - self.a
         modulus = np.abs(z)
         root = np.sqrt(np.maximum(a * a * modulus**2 + 4 * e * e + 4 * a * e * z.real, 0.0))
         return np.asarray(np.maximum((a * modulus + root) / 2, abs(e)))
 
     def worst(self, levels: Array) -> float:
+        """See :class:`Family`."""
         return float(levels.max())
 
     def relax(self, level: float, relative: float) -> float:
+        """See :class:`Family`."""
         return level + relative * max(level, 1e-3)
 
     def scale(self, level: float) -> float:
+        """See :class:`Family`."""
         e = 1.0 - self.a
         return (level * level - e * e) / (self.a * level) ** 2
 
@@ -111,20 +121,25 @@ class Step:
     """Level = Euler step a at which the factor is still below 1 (a supremum, at most 2)."""
 
     def functional(self, level: float) -> Functional:
+        """See :class:`Family`."""
         return Factor(level).functional(1.0)
 
     def of_point(self, z: NDArray[np.complex128]) -> Array:
+        """See :class:`Family`."""
         room = 1.0 - z.real
         level = (2.0 - np.abs(z) - z.real) / np.where(room > 0, room, 1.0)
         return np.asarray(np.where(room > 0, np.maximum(level, 0.0), 0.0))
 
     def worst(self, levels: Array) -> float:
+        """See :class:`Family`."""
         return float(levels.min())
 
     def relax(self, level: float, relative: float) -> float:
+        """See :class:`Family`."""
         return level * (1.0 - relative)
 
     def scale(self, level: float) -> float:
+        """See :class:`Family`."""
         return Factor(level).scale(1.0)
 
 

@@ -13,6 +13,7 @@ score is computed from the numbers alone, and only the verifier says yes.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -76,13 +77,14 @@ class Inequality:
             lower = scipy.linalg.cholesky(2.0 * np.diag(q) - self.B.T @ P @ self.B, lower=True)
             half = scipy.linalg.solve_triangular(lower, row.T, lower=True)
             last = len(P) - 1
-            need = scipy.linalg.eigh(self.A.T @ P @ self.A + half.T @ half, P, eigvals_only=True, subset_by_index=[last, last])
+            grown = self.A.T @ P @ self.A + half.T @ half
+            need = scipy.linalg.eigh(grown, P, eigvals_only=True, subset_by_index=[last, last])
             return -float(np.sqrt(max(need[0], 0.0)))
         except (np.linalg.LinAlgError, ValueError):
             return -np.inf
 
     def ceiling(self, samples: int = 8) -> float:
-        """A strength that no metric can beat: the slowest of some Jacobians (all slopes 0, all highest, random vertices)."""
+        """A strength that no metric can beat: that of the slowest of some Jacobians (slopes 0, highest, random)."""
         random = np.random.default_rng(0)
         patterns = [np.zeros_like(self.gap), self.gap]
         patterns += [self.gap * (random.random(len(self.gap)) < 0.5) for _ in range(samples)]
@@ -162,7 +164,8 @@ class Margin:
         Args:
             inequality: what must hold.
             backend: who solves.
-            state, channel: coordinates in which metric and multipliers are expected to be near the identity.
+            state: coordinates of the state, shape (n,), in which the metric is expected to be near the identity.
+            channel: likewise for the multipliers, shape (m,).
         """
         self.inequality, self.backend, self.state, self.channel = inequality, backend, state, channel
         cp = backend.load()
@@ -188,12 +191,14 @@ class Margin:
         self.problem = cp.Problem(cp.Maximize(margin), constraints)
 
     def solve(self, strength: float, seconds: float | None) -> Point | None:
-        """Metric and multipliers with the largest margin at a level, in the user's coordinates, unscored; None: no numbers."""
+        """The largest margin at a level, in the user's coordinates, unscored; None: no numbers came back."""
         level = self.inequality.level(strength)
         self.parameter.value = 2.0 * level if self.inequality.continuous else level * level
         limit = {} if seconds is None else {self.backend.clock: max(seconds, 0.01)}
         try:
-            self.problem.solve(solver=self.backend.solver, **self.backend.options, **limit)
+            with warnings.catch_warnings():  # "may be inaccurate": it is scored from its numbers anyway
+                warnings.simplefilter("ignore")
+                self.problem.solve(solver=self.backend.solver, **self.backend.options, **limit)
         except self.error:
             return None
         metric, multipliers = self.P.value, self.q.value
@@ -247,8 +252,8 @@ def search(
 ) -> Found:
     """The best strength, to a relative tolerance.
 
-    A probe at the best strength known usually improves it much (the largest margin there makes a good ratio); when it no
-    longer does, a probe one tolerance above confirms that nothing is left, and bisection takes over where it does not.
+    A probe at the best strength known usually improves it much (the largest margin there makes a good ratio); when it
+    no longer does, a probe one tolerance above confirms that nothing is left, and bisection takes over where it fails.
 
     Args:
         program: the inequality.

@@ -1,0 +1,108 @@
+"""Certes: stability certificates for recurrent neural networks that anyone can check.
+
+    >>> import certes
+    >>> result = certes.certify(certes.RateNetwork([[0.0, -1.5], [1.5, 0.0]], activation="tanh"))
+    >>> result.verdict
+    'contracting'
+    >>> certes.verify(result.certificate, {"W": [[0.0, -1.5], [1.5, 0.0]]}).valid
+    True
+
+Importing Certes loads numpy and nothing heavier; solvers and file formats load when they are used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import certes.verify  # noqa: F401  (made callable below)
+from certes._version import __version__
+from certes.certify import certify
+from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError, UnsupportedCellError
+from certes.proofs import Claims, InstabilityWitness
+from certes.results import Attempt, Result
+from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System, UnsupportedCell
+from certes.verify.report import Check, Report
+
+if TYPE_CHECKING:
+    from certes.certificate.document import Certificate
+    from certes.verify.contraction import verify_contraction as _verify_contraction
+    from certes.verify.instability import verify_instability as _verify_instability
+    from certes.weights import WeightFile
+
+
+class _Verify(ModuleType):
+    """The package :mod:`certes.verify`, which can also be called."""
+
+    if TYPE_CHECKING:
+        verify_contraction = staticmethod(_verify_contraction)
+        verify_instability = staticmethod(_verify_instability)
+
+    def __call__(
+        self,
+        certificate: Certificate | str | os.PathLike[str],
+        weights: str | os.PathLike[str] | bytes | WeightFile | System | Mapping[str, Any] | None,
+        *,
+        key: bytes | str | os.PathLike[str] | None = None,
+        exact: bool = False,
+    ) -> Report:
+        """Check a whole certificate against weights, see :func:`certes.certificate.check.verify_certificate`.
+
+        Args:
+            certificate: a certificate, or the path of its file.
+            weights: the weight file (path, bytes or read), a system, or arrays by role (``{"W": W}``).
+            key: an Ed25519 public key (PEM bytes or path) that must have signed; None: signatures are not checked.
+            exact: also audit in exact rational arithmetic (extra ``exact``).
+
+        Returns:
+            A report; ``valid`` if and only if everything held.
+
+        Raises:
+            InputError: a file or key that cannot be read.
+            MissingExtraError: ``exact`` without its package.
+        """
+        from certes.certificate.check import verify_certificate
+
+        return verify_certificate(certificate, weights, key=key, exact=exact)
+
+
+if TYPE_CHECKING:
+    verify: _Verify
+else:
+    verify = sys.modules["certes.verify"]
+    verify.__class__ = _Verify
+
+
+def __getattr__(name: str) -> object:
+    if name == "Certificate":
+        from certes.certificate.document import Certificate
+
+        return Certificate
+    raise AttributeError(f"module 'certes' has no attribute {name!r}")
+
+
+__all__ = [
+    "Attempt",
+    "CertesError",
+    "Certificate",
+    "Check",
+    "Claims",
+    "HopfieldNetwork",
+    "InputError",
+    "InstabilityWitness",
+    "LureSystem",
+    "MissingExtraError",
+    "RateNetwork",
+    "Report",
+    "Result",
+    "System",
+    "TooLargeError",
+    "UnsupportedCell",
+    "UnsupportedCellError",
+    "__version__",
+    "certify",
+    "verify",
+]
