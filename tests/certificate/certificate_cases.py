@@ -56,7 +56,10 @@ class Case:
 
 
 def _file(**arrays: object) -> bytes:
-    extra = {"readout.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "readout.bias": np.zeros(2, np.float32)}
+    extra = {
+        "readout.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "readout.bias": np.array([0.123, 4.5], np.float32),
+    }
     return to_bytes({**arrays, **extra}, {"origin": "made for the tests"})
 
 

@@ -336,7 +336,7 @@ def _mathematics(progress: _Progress, statement: Statement, system: System, proo
 
 def _audit(progress: _Progress, system: System, proof: Any, claims: Claims) -> None:
     """Obligation 11."""
-    from certes import exact
+    from certes import exact  # the extra of that name, loaded when it is asked for
 
     witness = isinstance(proof, InstabilityWitness)
     report: Report = exact.audit_witness(system, proof) if witness else exact.audit(system, proof, claims)
