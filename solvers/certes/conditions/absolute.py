@@ -123,7 +123,9 @@ class Absolute:
 
     def applies(self, system: System) -> str | None:
         """Every rate and hopfield network, in continuous time or with a step."""
-        return None if system.form != "lure" else "'absolute' speaks of rate and hopfield networks, not of the lure form"
+        return (
+            None if system.form != "lure" else "'absolute' speaks of rate and hopfield networks, not of the lure form"
+        )
 
     def decide(self, system: System, goal: Goal) -> Decision:
         """Perron vectors of the majorant; claims 1e-12, 1e-10, 1e-8 (relative to 1/tau) below what they give."""

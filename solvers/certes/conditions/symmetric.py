@@ -7,11 +7,12 @@ Continuous time, slopes in [0, g], lambda the largest eigenvalue of W:
                  R = 2 b (I + (I - g W / b)^1/2)
     lambda <= 0  every rate below 1 / tau; lambda < 0: rate 1 / tau exactly in -W (rate form) or (-W)^-1 (hopfield)
 
-General slopes [s, t], the same for all neurons, and all maps, a = step / tau, e = 1 - a: with multipliers Q = I the Lur'e
-block falls apart into one 2 x 2 problem per eigenvalue, and the midpoint of its interval of metrics is a polynomial in W,
+General slopes [s, t], the same for all neurons, and all maps, a = step / tau, e = 1 - a: with multipliers Q = I the
+Lur'e block falls apart into one 2 x 2 problem per eigenvalue, and the midpoint of its interval of metrics is a
+polynomial in W; with the extremes over all eigenvalues and d in {s, t},
 
-    continuous   P = 2 (1 - c tau) I - (s + t) W                  rate   (1 - max(s lambda, t lambda over all lambda)) / tau
-    map          P = I - (e I + a s W)(e I + a t W) / rho^2         factor max |e + a d lambda| over all lambda and d in {s, t}
+    continuous   P = 2 (1 - c tau) I - (s + t) W                rate   (1 - max d lambda) / tau
+    map          P = I - (e I + a s W)(e I + a t W) / rho^2     factor max |e + a d lambda|
 
 (times tau, 1 / tau resp. 1 / a^2, 1 for rate resp. hopfield as a dual proof). Both are optimal: each number is attained
 by the Jacobian of one uniform slope. For slopes [0, g] the factor is max(e + a g max(lambda_max, 0),
@@ -45,7 +46,7 @@ class Symmetric:
     version: int = 1
 
     def applies(self, system: System) -> str | None:
-        """W exactly symmetric, one time constant; one slope interval for all neurons, or continuous time and slopes >= 0."""
+        """W exactly symmetric, one tau; one slope interval for all neurons, or continuous time and slopes >= 0."""
         if system.form == "lure" or system.is_sparse:
             return "'symmetric' speaks of rate and hopfield networks with dense weights"
         if not system.uniform_tau:
@@ -55,7 +56,7 @@ class Symmetric:
             return "W is not symmetric"
         from_zero = system.continuous and bool((system.slope.lower >= 0).all())
         if not (from_zero or system.slope.uniform):
-            return "'symmetric' needs one slope interval for all neurons, or continuous time and slopes that are not negative"
+            return "'symmetric' needs one slope interval for all neurons, or continuous time and slopes >= 0"
         return None
 
     def decide(self, system: System, goal: Goal) -> Decision:
@@ -63,7 +64,7 @@ class Symmetric:
         refusal = self.applies(system)
         if refusal is not None:
             return NothingFound("not-applicable", refusal)
-        eigenvalues = np.linalg.eigvalsh(system.matrix("W"))
+        eigenvalues: Array = np.asarray(np.linalg.eigvalsh(system.matrix("W")), dtype=np.float64)
         if not np.isfinite(eigenvalues).all():
             return NothingFound("margin", "the eigenvalues of W overflow")
         candidates: list[Candidate] = []
@@ -72,7 +73,9 @@ class Symmetric:
         if system.slope.uniform:
             candidates += _through_block(system, goal, eigenvalues)
         # stable sort: among equal claims the closed form comes first, it is the cheaper one to verify
-        candidates.sort(key=lambda entry: -(entry.claims.rate or 0.0) if system.continuous else entry.claims.factor or 1.0)
+        candidates.sort(
+            key=lambda entry: -(entry.claims.rate or 0.0) if system.continuous else entry.claims.factor or 1.0
+        )
         return tuple(candidates) or missed(system, optimum(system, eigenvalues), goal, self.name)
 
 
@@ -151,7 +154,7 @@ def metric(system: System, proof: Proof, claims: Claims) -> Array:
         claims: with the rate that was proven.
     """
     if isinstance(proof, LureProof):
-        return np.linalg.inv(proof.metric) if proof.dual else proof.metric
+        return np.asarray(np.linalg.inv(proof.metric), dtype=np.float64) if proof.dual else proof.metric
     if not isinstance(proof, SymmetricProof) or claims.rate is None:
         raise TypeError("a proof of the condition 'symmetric' and its claims")
     values, vectors = np.linalg.eigh(system.matrix("W"))

@@ -124,7 +124,7 @@ class Components:
         count: number of components.
     """
 
-    labels: NDArray[np.integer[Any]]
+    labels: NDArray[np.int64]
     count: int
 
 
@@ -134,13 +134,12 @@ def strong_components(matrix: Nonnegative) -> Components:
     if not matrix.data.all():
         pattern = pattern.copy()
         pattern.eliminate_zeros()
-    count, labels = connected_components(pattern, directed=True, connection="strong")
-    if count > 1:
-        labels = _topological(pattern, labels, count)
-    return Components(labels, int(count))
+    count, found = connected_components(pattern, directed=True, connection="strong")
+    labels = np.asarray(found, dtype=np.int64)
+    return Components(_topological(pattern, labels, count) if count > 1 else labels, int(count))
 
 
-def _topological(pattern: sp.csr_array, labels: NDArray[np.int32], count: int) -> NDArray[np.integer[Any]]:
+def _topological(pattern: sp.csr_array, labels: Integers, count: int) -> Integers:
     """Renumber components so that edges lead to equal or smaller labels; scipy's order is such, up to its direction."""
     forward = backward = True
     for first, last, rows in row_chunks(pattern.indptr):
@@ -153,7 +152,7 @@ def _topological(pattern: sp.csr_array, labels: NDArray[np.int32], count: int) -
     return _topological_by_sort(pattern, labels, count)
 
 
-def _topological_by_sort(pattern: sp.csr_array, labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+def _topological_by_sort(pattern: sp.csr_array, labels: Integers, count: int) -> Integers:
     """Kahn's algorithm on the condensed graph; only needed if scipy changed its numbering."""
     from graphlib import TopologicalSorter
 
@@ -237,7 +236,7 @@ class _PowerIteration:
             return np.array([reduce.reduce(values)])
         return np.asarray(reduce.reduceat(values[self.order], self.starts))
 
-    def _spread_out(self, values: Array) -> Array:
+    def _spread_out(self, values: NDArray[Any]) -> NDArray[Any]:
         return values if self.components.count == 1 else values[self.components.labels]
 
     def run(self, budget: int, ceiling: float, tolerance: float) -> NDArray[np.intp]:
@@ -407,7 +406,9 @@ def join(
         return None
     floor = np.log2(slack[sources])
     weight = np.zeros(components.count)
-    for k, first, last, room in zip(sources.tolist(), bounds[:-1].tolist(), bounds[1:].tolist(), floor.tolist(), strict=True):
+    for k, first, last, room in zip(
+        sources.tolist(), bounds[:-1].tolist(), bounds[1:].tolist(), floor.tolist(), strict=True
+    ):
         terms = across.logs[first:last] + weight[across.sink[first:last]]
         weight[k] = max(0.0, _largest_row(terms, across.rows[first:last]) - room)
     whole = np.floor(weight)
@@ -426,7 +427,7 @@ class _Crossing:
 
 
 def _crossing(matrix: Nonnegative, components: Components, vector: ExtendedVector, transposed: bool) -> _Crossing:
-    parts: list[tuple[Array, ...]] = []
+    parts: list[tuple[NDArray[Any], ...]] = []
     log_vector = np.log2(vector.mantissa) + vector.exponent
     for first, last, rows in row_chunks(matrix.indptr):
         columns, data = matrix.indices[first:last], matrix.data[first:last]
