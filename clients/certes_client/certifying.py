@@ -1,0 +1,138 @@
+"""What ``certes certify`` does: read, certify, write the certificate, say it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from rich.text import Text
+
+from certes.certificate.document import PROOF_SUFFIX, Certificate
+from certes.certify import certify
+from certes.conditions.base import Backend
+from certes.errors import InputError
+from certes.results import Result
+from certes.systems import System, UnsupportedCell
+from certes_client import output, words
+from certes_client.options import SystemOptions
+
+EXIT = {"contracting": 0, "not_contracting": 1, "undecided": 3}
+BACKENDS = ("auto", "cvxpy-clarabel", "cvxpy-scs")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Everything that decides the answer."""
+
+    file: Path
+    system: SystemOptions
+    condition: str
+    rate: str | float
+    backend: str
+    seconds: float | None
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise InputError("--backend", repr(self.backend), f"one of {', '.join(BACKENDS)}", "unknown-value")
+        if self.seconds is not None and not (0 < self.seconds < math.inf):
+            raise InputError("--seconds", f"{self.seconds}", "a positive number of seconds", "not-positive")
+
+
+def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
+    """Answer a question on stdout; returns the exit code.
+
+    Raises:
+        InputError: anything about the input.
+    """
+    private_key = None if key is None else _readable(key)
+    with output.Progress("certify").running() as progress:
+        progress(f"reading {question.file.name}")
+        _, _, system = question.system.read(question.file)
+        result = certify(
+            system,
+            question.condition,
+            question.rate,
+            backend=cast(Backend, question.backend),
+            seconds=question.seconds,
+            progress=progress,
+        )
+        certificate = result.certificate
+        if certificate is not None and private_key is not None:
+            certificate = certificate.sign(private_key)
+        path = None if certificate is None else _write(certificate, out)
+    if as_json:
+        output.print_json(as_object(result, certificate, path))
+    else:
+        _summary(question, system, result, certificate, path)
+    return EXIT[result.verdict]
+
+
+def _readable(key: Path) -> bytes:
+    try:
+        return key.read_bytes()
+    except OSError as error:
+        raise InputError("--sign", f"{key}: {error.strerror}", "a readable Ed25519 private key (PEM)", "unreadable") from error
+
+
+def _write(certificate: Certificate, out: Path) -> Path:
+    try:
+        return certificate.write(out)
+    except OSError as error:
+        raise InputError("--out", f"{out}: {error.strerror}", "a directory that can be written", "unwritable") from error
+
+
+def as_object(result: Result, certificate: Certificate | None, path: Path | None) -> dict[str, Any]:
+    """The answer as ``--json`` prints it; Python names."""
+    answer = result.to_json()
+    if answer["witness"] is not None:  # its arrays are in the proof file
+        answer["witness"] = {name: answer["witness"][name] for name in ("growth", "horizon")}
+    if certificate is None or path is None:
+        return answer | {"certificate": None}
+    proof = path.with_name(certificate.statement.predicate.proof.sha256 + PROOF_SUFFIX)
+    written = {"path": str(path), "digest": certificate.digest, "proof": str(proof), "signed": certificate.signed}
+    return answer | {"certificate": written}
+
+
+def _summary(
+    question: Question, system: System | UnsupportedCell, result: Result, certificate: Certificate | None, path: Path | None
+) -> None:
+    target = output.console()
+    name = words.printable(question.file.name)
+    target.print(output.headline(result.verdict, f"{name}: {words.system_line(system)}"))
+    rows: list[tuple[str, str]] = []
+    if result.verdict == "contracting":
+        rows += _proven(result)
+    elif result.witness is not None and isinstance(system, System):
+        rows += words.witness_lines(result.witness, system)
+    if result.verdict == "undecided":
+        rows.append(("reason", f"{result.reason}: {words.printable(result.detail, 600)}"))
+        rows += [("tried" if k == 0 else "", line) for k, line in enumerate(_tried(result))]
+        rows += [("try next" if k == 0 else "", line) for k, line in enumerate(words.advice(result.reason, result.attempts, system))]
+    target.print(output.fields(rows))
+    if certificate is not None and path is not None:
+        _certificate(question, certificate, path)
+
+
+def _proven(result: Result) -> list[tuple[str, str]]:
+    rows = words.claim_lines(result.claims) if result.claims is not None else []
+    condition = str(result.condition)
+    rows.append(("proven by", f"{condition}: {words.CONDITIONS.get(condition, 'a theorem of its own')}"))
+    if result.also:
+        rows.append(("also by", ", ".join(result.also)))
+    return rows
+
+
+def _tried(result: Result) -> list[str]:
+    return [f"{attempt['condition']}: {words.attempt_line(attempt)}" for attempt in result.to_json().get("attempts", [])]
+
+
+def _certificate(question: Question, certificate: Certificate, path: Path) -> None:
+    target = output.console()
+    signature = "signed" if certificate.signed else "unsigned (sign it with --sign KEY.pem)"
+    command = f"certes verify {shlex.quote(str(path))} --weights {shlex.quote(str(question.file))}"
+    for label, text in (("certificate", str(path)), ("", signature), ("check it", command)):
+        # printed unwrapped, so that paths can be copied
+        target.print(Text.assemble((f"  {label:<13}", "dim"), words.printable(text, 4000)), soft_wrap=True)

@@ -1,0 +1,144 @@
+"""Verdicts, claims and witnesses in plain words. Only text is made here; nothing is decided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from certes.proofs import Claims, InstabilityWitness
+from certes.systems import System, UnsupportedCell
+
+#: condition -> what it is, for a reader who meets the name for the first time.
+CONDITIONS: dict[str, str] = {
+    "absolute": "the absolute weights alone are small enough, in a scaled norm",
+    "symmetric": "symmetric weights with eigenvalues on the right side",
+    "product": "weights that factor into a diagonal and a definite matrix",
+    "singular": "a largest singular value below one, in a scaled norm",
+    "lure": "the Lur'e inequality: one metric serves every slope of the nonlinearity",
+    "instability": "an equilibrium with an unstable mode",
+}
+
+_ADVICE: dict[str, tuple[str, ...]] = {
+    "unsupported_cell": ("this cell has no theorem in this version; a plain recurrent layer of the model can be certified",),
+    "missing-extra": ("install the extra that is named above; more conditions can be tried then",),
+    "too-large": ("try one of the conditions absolute, symmetric or singular, which reach larger networks",),
+    "deadline": ("allow more time: --seconds N", "ask for less: --rate with the rate or factor that you need"),
+    "memory": ("use a machine with more memory, or one of the cheaper conditions: --condition singular",),
+    "not-applicable": ("let Certes choose: --condition auto",),
+}
+_SMALLER = "scale the recurrent weights down; the distances above say how far they are from a proof"
+_STEP = "for a network run step by step, a smaller --step is easier to certify"
+_LESS = "ask for less: a --rate closer to 0 (continuous time) or closer to 1 (a map)"
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """A text from a stranger's file, without control characters that a terminal would obey."""
+    clean = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, or a dash."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def claimed(value: float, *, up: bool) -> str:
+    """Six significant digits of a claimed number, rounded so that the text claims no more than the certificate.
+
+    Args:
+        value: the number.
+        up: round upwards (a factor, a gain) or downwards (a rate, a radius).
+    """
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 5)
+    scaled = value / unit
+    rounded = (math.ceil(scaled - 1e-9) if up else math.floor(scaled + 1e-9)) * unit
+    return f"{rounded:.6g}"
+
+
+def system_line(system: System | UnsupportedCell) -> str:
+    """A network in one line."""
+    if isinstance(system, UnsupportedCell):
+        return system.cell.upper()
+    slope = system.slope
+    kind = {"rate": "rate network", "hopfield": "Hopfield network", "lure": "Lur'e system"}[system.form]
+    shape = f"n = {system.size}"
+    if slope.activation is not None:
+        nonlinearity = slope.activation.name
+    elif slope.uniform:
+        nonlinearity = f"slopes in [{slope.lower[0]:g}, {slope.upper[0]:g}]"
+    else:
+        nonlinearity = "slopes per neuron"
+    time = "continuous time" if system.continuous else "a map"
+    if system.step is not None:
+        time = f"a map, step {system.step:g}"
+    return f"{kind}, {shape}, {nonlinearity}, {time}"
+
+
+def claim_lines(claims: Claims) -> list[tuple[str, str]]:
+    """(name, sentence) for every number that a certificate states."""
+    lines: list[tuple[str, str]] = []
+    if claims.rate is not None:
+        rate = claimed(claims.rate, up=False)
+        lines.append(("rate", f"{rate}: any two trajectories approach each other at least like exp(-{rate} t)"))
+    if claims.factor is not None:
+        factor = claimed(claims.factor, up=True)
+        lines.append(("factor", f"{factor}: every step shrinks the distance of any two states at least by this"))
+    if claims.gain is not None:
+        gain = claimed(claims.gain, up=True)
+        lines.append(("gain", f"{gain}: a change of the input by 1 moves the state by at most this, in the long run"))
+    if claims.weight_radius is not None:
+        radius = claimed(claims.weight_radius, up=False)
+        lines.append(("weight radius", f"{radius}: all weights may move by this (spectral norm) and the proof still holds"))
+    if claims.largest_step is not None:
+        step, factor = claimed(claims.largest_step.step, up=False), claimed(claims.largest_step.factor, up=True)
+        lines.append(("largest step", f"{step}: every Euler step up to this contracts (at {step} with factor {factor})"))
+    if claims.metric_condition_log2 is not None:
+        decades = claims.metric_condition_log2 * math.log10(2)
+        lines.append(("norm", f"the metric's condition number is at most 10^{decades:.1f}"))
+    return lines
+
+
+def witness_lines(witness: InstabilityWitness, system: System) -> list[tuple[str, str]]:
+    """What refutes the network."""
+    n = system.size
+    if system.continuous:
+        mode = f"a mode there grows at least like exp({witness.growth:.4g} t)"
+        when = f"after time {witness.horizon:g}"
+    else:
+        mode = f"a mode there grows by more than {witness.growth:.5g} per step"
+        when = f"after {witness.horizon:.0f} steps"
+    apart = math.dist(witness.start.tolist(), witness.start_other.tolist())
+    return [
+        ("equilibrium", f"a constant input ({witness.input.size} numbers, largest {abs(witness.input).max():.3g}) holds the network at rest"),
+        ("unstable", f"{mode}, so the network contracts in no norm"),
+        ("two starts", f"{apart:.2g} apart ({n} numbers each), under that input they have parted {when}"),
+    ]  # fmt: skip
+
+
+def advice(reason: str | None, attempts: tuple[Any, ...], system: System | UnsupportedCell) -> list[str]:
+    """What to try next when nothing was proven."""
+    if reason in _ADVICE:
+        return list(_ADVICE[reason])
+    lines = [_LESS] if reason == "target" else []
+    lines.append(_SMALLER)
+    if isinstance(system, System) and system.step is not None and system.step != 1:
+        lines.append(_STEP)
+    if any(getattr(attempt, "reason", None) == "missing-extra" for attempt in attempts):
+        lines.append("the condition lure needs an extra: pip install 'certes[sdp]'")
+    return lines
+
+
+def attempt_line(attempt: Mapping[str, Any]) -> str:
+    """What one condition came to."""
+    value = attempt.get("rate") if attempt.get("rate") is not None else attempt.get("factor")
+    outcome = attempt.get("outcome")
+    if outcome == "proven":
+        return f"proves {'rate' if attempt.get('rate') is not None else 'factor'} {number(value)}"
+    detail = printable(str(attempt.get("detail") or attempt.get("reason") or "nothing found"))
+    if outcome == "refused":
+        missing = attempt.get("missing_margin")
+        return f"the verifier refused its proof: {detail}" + (f" (missing margin {missing:.3g})" if missing else "")
+    return detail

@@ -1,0 +1,195 @@
+"""What Certes does, on real weights: ``make demo``.
+
+Starts the real service on loopback with an empty data directory, asks it about six trained recurrent networks and one
+that is stable, downloads every certificate, checks each with the offline verifier in a process of its own, and shuts
+the service down. Exits 1 if anything is not as it should be.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from certes_client import Client
+
+MODELS = Path(__file__).resolve().parent / "models"
+CERTES = [sys.executable, "-m", "certes_client"]
+STYLES = {"contracting": "bold green", "not_contracting": "bold red", "undecided": "yellow"}
+#: The dynamics are not stored in the files: examples/models/README.md has them.
+NETWORKS: list[tuple[str, dict[str, Any], str]] = [
+    ("mnist-rnn-tanh-64", {"form": "torch-rnn", "activation": "tanh"}, "not_contracting"),
+    ("mnist-rnn-relu-32", {"form": "torch-rnn", "activation": "relu"}, "not_contracting"),
+    ("mnist-leaky-tanh-128", {"form": "rate", "tensors": {"W": "rec.weight"}, "activation": "tanh", "step": 0.2}, "not_contracting"),
+    ("mnist-leaky-relu-256", {"form": "rate", "tensors": {"W": "rec.weight"}, "activation": "relu", "step": 0.1}, "not_contracting"),
+    ("mnist-gru-64", {"form": "torch-rnn", "activation": "tanh"}, "undecided"),
+    ("mnist-lstm-64", {"form": "torch-rnn", "activation": "tanh"}, "undecided"),
+    ("stable-leaky-tanh-24", {"form": "rate", "tensors": {"W": "rec.weight"}, "activation": "tanh", "step": 0.2}, "contracting"),
+]  # fmt: skip
+EXACT = "mnist-rnn-relu-32"
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+@dataclass
+class Answered:
+    """One network and what the service said about it."""
+
+    name: str
+    expected: str
+    answer: dict[str, Any]
+    seconds: float
+
+
+@contextlib.contextmanager
+def service(data: Path) -> Iterator[str]:
+    """A service on a port that the system picks; its URL. It must end cleanly when asked to."""
+    command = [*CERTES, "serve", "--port", "0", "--data", str(data)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        if found is None:
+            raise SystemExit(f"the service did not start: {line!r}")
+        yield found.group()
+        process.send_signal(signal.SIGTERM)
+        if process.wait(timeout=30) != 0:
+            raise SystemExit(f"the service ended with status {process.returncode}")
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def ask(client: Client) -> list[Answered]:
+    """POST every network; print a row for each as soon as it is answered."""
+    answered = []
+    with console.status("asking"):
+        for name, spec, expected in NETWORKS:
+            begin = time.perf_counter()
+            answer = client.certify(spec, MODELS / f"{name}.safetensors")
+            answered.append(Answered(name, expected, answer, time.perf_counter() - begin))
+    return answered
+
+
+def number(answer: dict[str, Any]) -> str:
+    """Rate or factor; for a 'no' the growth of the mode that refutes it."""
+    if answer["factor"] is not None:
+        return f"factor {answer['factor']:.4f}"
+    if answer["rate"] is not None:
+        return f"rate {answer['rate']:.4f}"
+    if answer["certificate"] is not None:
+        return f"grows x {statement(answer)['claims']['growth']:.4f}"
+    return "-"
+
+
+def statement(answer: dict[str, Any]) -> dict[str, Any]:
+    """The predicate inside the certificate's envelope."""
+    payload = json.loads(base64.b64decode(answer["certificate"]["envelope"]["payload"]))
+    predicate: dict[str, Any] = payload["predicate"]
+    return predicate
+
+
+def reason(answer: dict[str, Any]) -> str:
+    """The condition that proved it, the witness that refuted it, or why it is undecided."""
+    if answer["verdict"] == "contracting":
+        also = ", ".join(answer.get("also") or [])
+        return f"condition {answer['condition']}" + (f" (also {also})" if also else "")
+    if answer["verdict"] == "not_contracting":
+        return "witness: an equilibrium with a mode that grows"
+    return str(answer["reason"])
+
+
+def show(answered: list[Answered]) -> None:
+    """The answers as a table."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading, justify in (("network", "left"), ("verdict", "left"), ("per step", "right"), ("proven or refuted by", "left"), ("time", "right")):  # fmt: skip
+        table.add_column(heading, justify=justify, no_wrap=heading != "proven or refuted by")  # type: ignore[arg-type]
+    for entry in answered:
+        verdict = entry.answer["verdict"]
+        style = STYLES[verdict]
+        table.add_row(
+            entry.name, Text(verdict.replace("_", " "), style), number(entry.answer), reason(entry.answer), f"{entry.seconds:.2f} s"
+        )  # fmt: skip
+    console.print(table)
+
+
+def download(client: Client, answered: list[Answered], folder: Path) -> dict[str, Path]:
+    """Every certificate and proof as files, named as the verifier expects them."""
+    paths = {}
+    for entry in answered:
+        link = entry.answer["certificate"]
+        if link is None:
+            continue
+        proof = statement(entry.answer)["proof"]["sha256"]
+        (folder / f"{proof}.proof.safetensors").write_bytes(client.proof(link["digest"]))
+        paths[entry.name] = folder / f"{link['digest']}.certificate.json"
+        paths[entry.name].write_bytes(client.envelope(link["digest"]))
+    return paths
+
+
+def check(paths: dict[str, Path]) -> list[str]:
+    """``certes verify`` on every certificate, offline; the names of those that fail."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("certificate", "about", "certes verify", "obligations"):
+        table.add_column(heading, no_wrap=heading != "obligations")
+    failed = []
+    with console.status("checking"):
+        for name, path in paths.items():
+            weights = MODELS / f"{name}.safetensors"
+            exact = ["--exact"] if name == EXACT else []
+            command = [*CERTES, "verify", str(path), "--weights", str(weights), *exact, "--json"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            report = json.loads(done.stdout) if done.stdout else {"checks": [], "reason": done.stderr[-300:]}
+            if done.returncode != 0:
+                failed.append(name)
+            word = Text("valid" if done.returncode == 0 else f"INVALID ({report['reason']})", "green" if done.returncode == 0 else "bold red")
+            if exact:
+                word.append(", exact audit too")
+            table.add_row(path.name[:12] + "…", name, word, f"{sum(entry['held'] for entry in report['checks'])} held")
+    console.print(table)
+    return failed
+
+
+def main() -> int:
+    """Run the demo; the exit status."""
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="certes-demo-") as folder:
+        root = Path(folder)
+        with service(root / "data") as url, Client(url) as client:
+            console.print(Text.assemble(("Certes", "bold"), f" {client.health()['version']} is listening on {url}"))
+            console.print(f"Asking about {len(NETWORKS)} networks: six trained on MNIST, and one that is stable.\n")
+            answered = ask(client)
+            show(answered)
+            wrong += [entry.name for entry in answered if entry.answer["verdict"] != entry.expected]
+            (root / "certificates").mkdir()
+            paths = download(client, answered, root / "certificates")
+        console.print("The service has shut down. Every certificate, checked offline in a process of its own:\n")
+        wrong += check(paths)
+    if wrong:
+        console.print(Text(f"Not as expected: {', '.join(wrong)}", "bold red"))
+        return 1
+    console.print("Everything is as it should be.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

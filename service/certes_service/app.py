@@ -1,0 +1,140 @@
+"""The routes. Each is a few lines: read the request, ask the desk, answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from certes._version import __version__
+from certes import strictjson
+from certes.errors import InputError
+from certes.spec import SystemSpec
+from certes_service import documentation, problems
+from certes_service.intake import Body, as_file, as_flag, as_object, read_body, required, weights_from_json
+from certes_service.limits import BodyLimit
+from certes_service.schema import OPTION_NAMES, CertificateAnswer, Health, Options, VerificationAnswer
+from certes_service.settings import Settings
+from certes_service.store import Store, is_digest
+from certes_service.work import Desk, Question
+
+__all__ = ["build"]
+
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+PROOF = "application/octet-stream"
+
+
+def build(settings: Settings) -> FastAPI:
+    """The application over one data directory.
+
+    Raises:
+        StorageError: the data directory cannot be used.
+    """
+    desk = Desk(settings, Store(settings.data))
+    app = FastAPI(
+        title="Certes",
+        version=__version__,
+        description=documentation.DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=documentation.PROBLEMS,
+    )
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    problems.install(app)
+    _certificates(app, desk)
+    _verifications(app, desk)
+
+    @app.get("/healthz", response_model=Health, **documentation.HEALTH)
+    async def healthz() -> dict[str, str]:
+        """Whether the service answers."""
+        return {"status": "ok", "version": __version__}
+
+    documentation.install(app)
+    return app
+
+
+def _certificates(app: FastAPI, desk: Desk) -> None:
+    @app.post("/v1/certificates", response_model=CertificateAnswer, **documentation.CERTIFY)
+    async def certify(request: Request) -> Response:
+        """Certify or refute a network. ``undecided`` is an answer too (200, certificate null)."""
+        body = await read_body(request, desk.settings, {"spec", "weights", "tensors"}, {"spec"})
+        return _json(await desk.certificate(_question(body)))
+
+    @app.get("/v1/certificates/{digest}", response_class=Response, **documentation.ENVELOPE)
+    async def certificate(digest: str) -> Response:
+        """The certificate: an in-toto statement in a DSSE envelope."""
+        return Response(await _stored(desk, digest, "envelope"), media_type=ENVELOPE, headers=_immutable(digest))
+
+    @app.get("/v1/certificates/{digest}/proof", response_class=Response, **documentation.PROOF)
+    async def proof(digest: str) -> Response:
+        """The proof's (or the witness's) arrays: a safetensors file."""
+        name = {"Content-Disposition": f'attachment; filename="{digest}.safetensors"'}
+        content = await _stored(desk, digest, "proof")
+        return Response(content, media_type=PROOF, headers=_immutable(f"{digest}-proof") | name)
+
+
+def _verifications(app: FastAPI, desk: Desk) -> None:
+    @app.post("/v1/verifications", response_model=VerificationAnswer, **documentation.VERIFY)
+    async def verify(request: Request) -> Response:
+        """Verify a certificate, with or without the weights it speaks of. A certificate that fails is an answer (200)."""
+        allowed = {"certificate", "proof", "weights", "tensors", "key", "exact"}
+        body = await read_body(request, desk.settings, allowed, {"certificate", "tensors"})
+        envelope = as_object(required(body, "certificate", "the DSSE envelope"), "certificate")
+        proof = as_file(required(body, "proof", "the proof's safetensors file"), "proof", body.multipart)
+        answer = await desk.verification(
+            strictjson.canonical(envelope, "certificate"),
+            proof,
+            _weights(body, needed=False),
+            _key(body.values.get("key")),
+            as_flag(body.values.get("exact"), "exact"),
+        )
+        return _json(answer)
+
+
+def _question(body: Body) -> Question:
+    given = as_object(required(body, "spec", "the system as a JSON object"), "spec")
+    options = Options.parse({key: value for key, value in given.items() if key in OPTION_NAMES})
+    spec = SystemSpec.parse({key: value for key, value in given.items() if key not in OPTION_NAMES})
+    weights = _weights(body, needed=True)
+    assert weights is not None
+    return Question(spec, options, weights, body.names.get("weights", "weights.safetensors"))
+
+
+def _weights(body: Body, *, needed: bool) -> bytes | None:
+    file, inline = body.values.get("weights"), body.values.get("tensors")
+    if file is not None and inline is not None:
+        raise InputError("weights", "both weights and tensors", "one of the two", "conflict")
+    if inline is not None:
+        return weights_from_json(inline)
+    if file is not None:
+        return as_file(file, "weights", body.multipart)
+    if needed:
+        field, expected = ("weights", "a safetensors file") if body.multipart else ("tensors", "tensors by name")
+        raise InputError(field, "nothing", expected, "missing-value")
+    return None
+
+
+def _key(value: Any) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise InputError("key", f"JSON of type {type(value).__name__}", "a public key in PEM", "wrong-type")
+    return value.encode("utf-8", "replace")
+
+
+async def _stored(desk: Desk, digest: str, part: str) -> bytes:
+    stored = await desk.stored(digest) if is_digest(digest) else None
+    if stored is None:
+        given = problems.clip(repr(digest), 80)
+        raise problems.Unknown("digest", given, "the digest of a certificate that this service issued", "unknown-digest")
+    return stored.envelope if part == "envelope" else stored.proof
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    return JSONResponse(answer)
+
+
+def _immutable(tag: str) -> dict[str, str]:
+    return {"ETag": f'"{tag}"', "Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}

@@ -1,0 +1,174 @@
+"""OpenAPI: what FastAPI cannot see by itself (bodies in two encodings, problems, examples)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from certes_service.problems import MEDIA_TYPE
+from certes_service.samples import ANSWER, ENVELOPE_SAMPLE, PROOF_SAMPLE, REPORT, REQUEST, UNDECIDED
+from certes_service.schema import (
+    CertificateAnswer,
+    CertificateRequest,
+    Health,
+    Problem,
+    Specification,
+    VerificationAnswer,
+    VerificationRequest,
+)
+
+DESCRIPTION = (
+    "Stability certificates for recurrent neural networks. Hand over weights; the answer is `contracting` with a "
+    "certificate, `not_contracting` with a witness, or `undecided` with the reason. Everything that proves something "
+    "has been verified in rigorous arithmetic and can be verified again offline: `certes verify`."
+)
+
+_ERRORS = {
+    400: ("The body cannot be read", "malformed-json", "body: got text that is not JSON; expected one JSON document in UTF-8"),
+    404: ("Nothing of that name", "unknown-digest", "digest: got an unknown digest; expected one that was issued here"),
+    413: ("Larger than the configured limit", "too-large", "body: got 300000000 bytes; expected at most 268435456 bytes"),
+    415: ("Not a media type that is read here", "unsupported-media-type", "Content-Type: got 'text/csv'"),
+    422: ("The question makes no sense", "not-positive", "spec.step: got -0.1; expected greater than 0"),
+    501: ("An optional part is not installed", "missing-extra", "the exact audit needs the package 'flint'"),
+    503: ("Try again later: storage, or too many requests", "storage", "writing to the store failed: No space left on device"),
+}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    description, slug, detail = _ERRORS[status]
+    example = {
+        "type": f"urn:certes:error:{slug}",
+        "title": slug.replace("-", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+    }
+    content = {MEDIA_TYPE: {"schema": _ref("Problem"), "example": example}}
+    return {"description": description, "content": content}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: _problem(status) for status in statuses}
+
+
+def _body(json_model: str, example: Any, parts: dict[str, Any], needed: list[str], encoding: dict[str, Any]) -> dict[str, Any]:
+    multipart = {"type": "object", "properties": parts, "required": needed, "additionalProperties": False}
+    content = {
+        "application/json": {"schema": _ref(json_model), "example": example},
+        "multipart/form-data": {"schema": multipart, "encoding": encoding},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_FILE = {"type": "string", "format": "binary", "description": "safetensors file"}
+
+CERTIFY: dict[str, Any] = {
+    "openapi_extra": _body(
+        "CertificateRequest",
+        REQUEST,
+        {"spec": _ref("Specification"), "weights": _FILE},
+        ["spec", "weights"],
+        {"spec": {"contentType": "application/json"}, "weights": {"contentType": "application/octet-stream"}},
+    ),
+    "responses": {
+        200: {
+            "description": "The answer: contracting, not_contracting or undecided",
+            "content": {
+                "application/json": {
+                    "examples": {"contracting": {"value": ANSWER}, "undecided": {"value": UNDECIDED}},
+                }
+            },
+        },
+        **_problems(400, 413, 415, 422, 501, 503),
+    },
+}
+
+VERIFY: dict[str, Any] = {
+    "openapi_extra": _body(
+        "VerificationRequest",
+        {"certificate": ENVELOPE_SAMPLE, "proof": PROOF_SAMPLE, "tensors": REQUEST["tensors"]},
+        {
+            "certificate": {"type": "object", "description": "the DSSE envelope"},
+            "proof": _FILE,
+            "weights": _FILE,
+            "key": {"type": "string", "description": "trusted Ed25519 public key (PEM)"},
+            "exact": {"type": "string", "enum": ["true", "false"]},
+        },
+        ["certificate", "proof"],
+        {"certificate": {"contentType": "application/json"}, "proof": {"contentType": "application/octet-stream"}},
+    ),
+    "responses": {
+        200: {
+            "description": "The verifier's report; a certificate that fails is an answer too",
+            "content": {"application/json": {"example": REPORT}},
+        },
+        **_problems(400, 413, 415, 422, 501, 503),
+    },
+}
+
+ENVELOPE: dict[str, Any] = {
+    "responses": {
+        200: {
+            "description": "The certificate",
+            "content": {
+                "application/vnd.dsse.envelope.v1+json": {"schema": {"type": "object"}, "example": ENVELOPE_SAMPLE}
+            },
+        },
+        **_problems(404, 503),
+    }
+}
+
+PROOF: dict[str, Any] = {
+    "responses": {
+        200: {
+            "description": "The proof's arrays",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **_problems(404, 503),
+    }
+}
+
+HEALTH: dict[str, Any] = {
+    "responses": {200: {"content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}}}}
+}
+
+_MODELS = (
+    CertificateAnswer, CertificateRequest, Health, Problem, Specification, VerificationAnswer, VerificationRequest,
+)  # fmt: skip
+
+
+def install(app: FastAPI) -> None:
+    """Make ``/openapi.json`` complete: every model, every problem."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            _, found = models_json_schema(
+                [(model, "validation") for model in _MODELS], ref_template="#/components/schemas/{model}"
+            )
+            components = schema.setdefault("components", {}).setdefault("schemas", {})
+            components.update(found["$defs"])
+            for unused in ("HTTPValidationError", "ValidationError"):
+                components.pop(unused, None)
+            for path in schema["paths"].values():
+                for call in path.values():
+                    _without_fastapi_422(call)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _without_fastapi_422(call: dict[str, Any]) -> None:
+    """FastAPI announces its own error shape for path parameters; no call answers in that shape."""
+    found = call["responses"].get("422")
+    if found is not None and MEDIA_TYPE not in found.get("content", {}):
+        del call["responses"]["422"]

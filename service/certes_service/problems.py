@@ -1,0 +1,135 @@
+"""Errors on the wire: RFC 9457 problem details, one shape for all of them.
+
+``type`` is ``urn:certes:error:SLUG`` with a stable slug; ``field``, ``given`` and ``expected`` say what was wrong with
+the request, where that makes sense; a 413 carries ``limit``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from certes.errors import InputError, MissingExtraError, TooLargeError
+from certes_service.store import StorageError
+
+MEDIA_TYPE = "application/problem+json"
+PREFIX = "urn:certes:error:"
+
+#: Slugs that are about the transport or the syntax and not about the content: 400 instead of 422.
+SYNTAX = frozenset({"malformed-json", "json-depth", "duplicate-key", "malformed-multipart", "malformed-file", "pickle"})
+
+_BY_STATUS = {
+    400: "malformed-request",
+    404: "not-found",
+    405: "method-not-allowed",
+    406: "not-acceptable",
+    413: "too-large",
+    415: "unsupported-media-type",
+    503: "unavailable",
+}
+log = logging.getLogger("certes.service")
+
+
+class ProblemResponse(JSONResponse):
+    """A JSON response of the problem media type."""
+
+    media_type = MEDIA_TYPE
+
+
+class Unsupported(InputError):
+    """A body of a media type that is not read here (HTTP 415)."""
+
+
+class Unknown(InputError):
+    """A digest that names nothing here (HTTP 404)."""
+
+
+class Busy(Exception):
+    """Too many requests wait for a solver (HTTP 503)."""
+
+
+def problem(status: int, slug: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> ProblemResponse:
+    """Build a problem response; members that are None are left out."""
+    body: dict[str, Any] = {"type": PREFIX + slug, "title": _title(slug), "status": status, "detail": detail}
+    body.update({key: value for key, value in members.items() if value is not None})
+    return ProblemResponse(body, status, headers=dict(headers or {}))
+
+
+def of_input_error(error: InputError) -> ProblemResponse:
+    """The problem that an :class:`InputError` is."""
+    limit = error.limit if isinstance(error, TooLargeError) else None
+    status = HTTPStatus.UNPROCESSABLE_ENTITY.value
+    if limit is not None:
+        status = 413
+    elif isinstance(error, Unsupported):
+        status = 415
+    elif isinstance(error, Unknown):
+        status = 404
+    elif error.slug in SYNTAX:
+        status = 400
+    return problem(
+        status, error.slug, clip(str(error), 2000),
+        field=clip(error.field), given=clip(error.given), expected=clip(error.expected), limit=limit,
+    )  # fmt: skip
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application with a problem."""
+
+    @app.exception_handler(InputError)
+    async def input_error(_: Request, error: InputError) -> ProblemResponse:
+        return of_input_error(error)
+
+    @app.exception_handler(MissingExtraError)
+    async def missing_extra(_: Request, error: MissingExtraError) -> ProblemResponse:
+        return problem(501, "missing-extra", str(error), extra=error.extra)
+
+    @app.exception_handler(StorageError)
+    async def storage(_: Request, error: StorageError) -> ProblemResponse:
+        log.error("storage: %s", error)
+        return problem(503, "storage", str(error), {"Retry-After": "30"})
+
+    @app.exception_handler(Busy)
+    async def busy(_: Request, error: Busy) -> ProblemResponse:
+        return problem(503, "busy", str(error), {"Retry-After": "5"})
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(_: Request, error: RequestValidationError) -> ProblemResponse:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        given = clip(repr(first.get("input")))
+        return problem(422, "invalid-value", f"{field}: {first['msg']}", field=field, given=given, expected=first["msg"])
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> ProblemResponse:
+        slug = _BY_STATUS.get(error.status_code, f"http-{error.status_code}")
+        detail = str(error.detail)
+        members: dict[str, Any] = {}
+        if error.status_code in (404, 405):
+            members = {"field": "path", "given": clip(f"{request.method} {request.url.path}")}
+            members["expected"] = "a call of /openapi.json"
+        elif error.status_code == 400:
+            members = {"field": "body"}
+        return problem(error.status_code, slug, detail, error.headers, **members)
+
+    @app.exception_handler(Exception)
+    async def crash(_: Request, error: Exception) -> ProblemResponse:
+        # Starlette re-raises after answering, so the server logs the traceback; the answer tells nothing of the inside.
+        return problem(500, "internal", "An error inside the service. It has been logged; nothing was certified.")
+
+
+def clip(text: str, limit: int = 300) -> str:
+    """A text short enough to be echoed, without characters that UTF-8 cannot express."""
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def _title(slug: str) -> str:
+    return slug.replace("-", " ").capitalize()

@@ -1,0 +1,260 @@
+"""What the service does for a question: look it up, or solve it in a worker thread, store it, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+
+from certes._version import __version__
+from certes import strictjson
+from certes.certificate.check import REASONS, verify_certificate
+from certes.certificate.document import Certificate
+from certes.certify import certify
+from certes.errors import InputError, TooLargeError
+from certes.results import Result
+from certes.spec import SystemSpec
+from certes.systems import System, UnsupportedCell
+from certes.verify.report import Check, Report
+from certes.weights import Limits, WeightFile, read_weights
+from certes_service.problems import Busy
+from certes_service.schema import Options
+from certes_service.settings import Settings
+from certes_service.store import CorruptedError, Store, Stored
+
+log = logging.getLogger("certes.service")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One certificate request, validated as far as it can be without the weights.
+
+    Attributes:
+        spec: the system.
+        options: what is asked about it.
+        weights: bytes of a safetensors file.
+        name: the file's name, as the certificate will call it.
+    """
+
+    spec: SystemSpec
+    options: Options
+    weights: bytes
+    name: str
+
+    def digest(self, settings: Settings) -> str:
+        """Same bytes and same question, same digest. The version and the key are part of the question."""
+        key = None if settings.signing_key is None else hashlib.sha256(settings.signing_key).hexdigest()
+        question = {
+            "version": __version__,
+            "spec": self.spec.model_dump(mode="json"),
+            "options": self.options.model_dump(mode="json"),
+            "weights": hashlib.sha256(self.weights).hexdigest(),
+            "name": self.name,
+            "key": key,
+        }
+        return hashlib.sha256(strictjson.canonical(question)).hexdigest()
+
+
+@dataclass
+class _Turn:
+    """Whose turn it is with one question, and how many want it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0
+
+
+class Desk:
+    """Answers questions, a few at a time.
+
+    Args:
+        settings: limits.
+        store: where certificates and answers are kept.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings = settings
+        self.store = store
+        self._solvers = asyncio.Semaphore(settings.solvers)
+        self._waiting = 0
+        self._turns: dict[str, _Turn] = {}
+
+    async def certificate(self, question: Question) -> dict[str, Any]:
+        """Answer a question; the same one asked twice at once is solved once.
+
+        Raises:
+            InputError: the weights do not fit the spec. StorageError: it could not be kept. Busy: too many wait.
+        """
+        digest = await run_in_threadpool(question.digest, self.settings)
+        async with self._one_at_a_time(digest):
+            known = await run_in_threadpool(self._recall, digest)
+            if known is not None:
+                return known
+            return await self._in_worker(lambda: self._solve(question, digest))
+
+    async def verification(
+        self,
+        envelope: bytes,
+        proof: bytes,
+        weights: bytes | None,
+        key: bytes | None,
+        exact: bool,
+    ) -> dict[str, Any]:
+        """Verify a certificate; trusts nothing that is stored here.
+
+        Raises:
+            InputError: a document that is not a certificate, or weights that are no weight file. Busy: too many wait.
+        """
+
+        def work() -> dict[str, Any]:
+            file = None if weights is None else self._read(weights, None)
+            certificate: Certificate | None = None
+            try:
+                certificate = Certificate.from_parts(envelope, self._bounded_proof(proof))
+                report = verify_certificate(certificate, file, key=key, exact=exact)
+            except InputError as error:
+                # what is wrong with the certificate is the answer; what is wrong with the request is a problem
+                if error.slug not in REASONS:
+                    raise
+                report = Report("undecided", (Check("document", False, str(error)),), error.slug, str(error))
+            return report_json(report, certificate, exact)
+
+        return await self._in_worker(work)
+
+    async def stored(self, digest: str) -> Stored | None:
+        """A stored certificate, or None.
+
+        Raises:
+            StorageError: it cannot be read intact.
+        """
+        return await run_in_threadpool(self._intact, digest)
+
+    def _intact(self, digest: str) -> Stored | None:
+        stored = self.store.certificate(digest)
+        if stored is not None and Certificate.from_parts(stored.envelope, stored.proof).digest != digest:
+            raise CorruptedError(f"what is stored as {digest} is another certificate")
+        return stored
+
+    def _recall(self, digest: str) -> dict[str, Any] | None:
+        answer = self.store.answer(digest)
+        if answer is None:
+            return None
+        try:
+            stored = self._intact(answer["certificate"]["digest"])
+        except CorruptedError as error:
+            log.error("storage: %s; asking anew", error)
+            return None
+        if stored is None:
+            return None
+        return _with_envelope(answer, stored.envelope) | {"cached": True}
+
+    def _solve(self, question: Question, digest: str) -> dict[str, Any]:
+        system = question.spec.system(self._read(question.weights, question.name))
+        self._check_size(system)
+        options = question.options
+        limit = self.settings.solve_seconds
+        seconds = limit if options.seconds is None else min(options.seconds, limit)
+        result = certify(system, options.condition, options.rate, backend=options.backend, seconds=seconds)
+        answer = result_json(result)
+        certificate = result.certificate
+        if certificate is None:
+            return answer | {"certificate": None, "cached": False}
+        if self.settings.signing_key is not None:
+            certificate = certificate.sign(self.settings.signing_key)
+        envelope = certificate.document
+        self.store.put_certificate(certificate.digest, envelope, certificate.proof)
+        answer["certificate"] = {
+            "digest": certificate.digest,
+            "href": f"/v1/certificates/{certificate.digest}",
+            "proof": f"/v1/certificates/{certificate.digest}/proof",
+            "signed": certificate.signed,
+        }
+        self.store.put_answer(digest, answer)
+        return _with_envelope(answer, envelope) | {"cached": False}
+
+    def _read(self, weights: bytes, name: str | None) -> WeightFile:
+        return read_weights(weights, Limits(file_bytes=self.settings.max_body_bytes), name=name)
+
+    def _check_size(self, system: System | UnsupportedCell) -> None:
+        if isinstance(system, UnsupportedCell) or system.is_sparse:
+            return
+        widest = max(max(entry.value.shape) for entry in system.tensors.values())
+        if widest > self.settings.max_states:
+            name = "spec.tensors." + next(iter(system.tensors))
+            raise TooLargeError(name, f"{widest} states", self.settings.max_states, "states")
+
+    def _bounded_proof(self, proof: bytes) -> bytes:
+        try:
+            tensors = read_weights(proof).tensors
+        except InputError:
+            return proof  # the certificate's own check says what is wrong with it
+        for entry in tensors.values():
+            if len(entry.shape) > 1 and max(entry.shape) > self.settings.max_states:
+                raise TooLargeError("proof", f"{max(entry.shape)} states", self.settings.max_states, "states")
+        return proof
+
+    @contextlib.asynccontextmanager
+    async def _one_at_a_time(self, digest: str) -> AsyncIterator[None]:
+        turn = self._turns.setdefault(digest, _Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[digest]
+
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        if self._waiting >= self.settings.solvers + self.settings.queue:
+            raise Busy(f"{self._waiting} requests are being solved or wait for it")
+        self._waiting += 1
+        try:
+            async with self._solvers:
+                return await run_in_threadpool(work)
+        finally:
+            self._waiting -= 1
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """A result without its certificate, as JSON; Python names. The witness's arrays are in the proof file."""
+    answer = result.to_json()
+    del answer["certificate"]
+    if answer["witness"] is not None:
+        answer["witness"] = {name: answer["witness"][name] for name in ("growth", "horizon")}
+    return answer
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity: null."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def report_json(report: Report, certificate: Certificate | None, exact: bool) -> dict[str, Any]:
+    """A report as JSON."""
+    checks = [
+        {"name": check.name, "held": check.held, "detail": check.detail, "missing": _finite(check.missing)}
+        for check in report.checks
+    ]
+    return {
+        "valid": report.valid,
+        "verdict": report.verdict,
+        "reason": report.reason,
+        "detail": report.detail,
+        "checks": checks,
+        "digest": None if certificate is None else certificate.digest,
+        "signed": None if certificate is None else certificate.signed,
+        "exact": exact,
+    }
+
+
+def _with_envelope(answer: dict[str, Any], envelope: bytes) -> dict[str, Any]:
+    return answer | {"certificate": answer["certificate"] | {"envelope": json.loads(envelope)}}
