@@ -213,15 +213,20 @@ def _iterate(flow: _Flow, x: Array, horizon: float, samples: int) -> Trajectory:
 
 def _integrate(flow: _Flow, x: Array, horizon: float, samples: int) -> Trajectory:
     times = np.linspace(0.0, horizon, samples + 1)
-    scale = max(float(np.abs(x).max()), 1e-3)
-    fastest = float(np.abs(flow.jacobian(x)).sum(axis=1).max())
-    stiff = horizon * fastest > _STIFF
-    options: dict[str, Any] = (
-        {"method": "Radau", "jac": lambda t, y: flow.jacobian(y)} if stiff else {"method": "DOP853"}
-    )
-    options |= {"t_eval": times, "rtol": 1e-10, "atol": 1e-14 * scale}
-    with np.errstate(over="ignore", invalid="ignore"):
-        solution = solve_ivp(lambda t, y: flow(y), (0.0, horizon), x, **options)
+    with np.errstate(all="ignore"):
+        fastest = float(np.abs(flow.jacobian(x)).sum(axis=1).max())
+        if not math.isfinite(fastest * horizon):
+            raise CertesError("the trajectory could not be integrated: the weights overflow")
+        stiff = horizon * fastest > _STIFF
+        method: dict[str, Any] = (
+            {"method": "Radau", "jac": lambda t, y: flow.jacobian(y)} if stiff else {"method": "DOP853"}
+        )
+        scale = max(float(np.abs(x).max()), 1e-3)
+        options = {"t_eval": times, "rtol": 1e-10, "atol": 1e-14 * scale, **method}
+        try:
+            solution = solve_ivp(lambda t, y: flow(y), (0.0, horizon), x, **options)
+        except (ValueError, np.linalg.LinAlgError) as error:
+            raise CertesError(f"the trajectory could not be integrated: {error}") from error
     if not solution.success:
         raise CertesError(f"the trajectory could not be integrated: {solution.message}")
     return Trajectory(times, np.ascontiguousarray(solution.y.T))

@@ -73,8 +73,9 @@ class Linearisation:
         return 0.0 if self.continuous else 1.0
 
     def jacobian(self, slopes: Array) -> Array:
-        """J(D), shape (n, n)."""
-        return np.asarray(self.A + (self.B * slopes) @ self.C)
+        """J(D), shape (n, n); not finite if the weights overflow."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(self.A + (self.B * slopes) @ self.C)
 
 
 @dataclass(frozen=True, eq=False)
