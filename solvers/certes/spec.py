@@ -256,5 +256,7 @@ def _is_schema_step(step: object) -> bool:
 
 
 def _clip(value: object) -> str:
-    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
+    if isinstance(value, int) and abs(value) >= 10**80:
+        return "an integer of more than 80 digits"
+    text = repr(value) if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
