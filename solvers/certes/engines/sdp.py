@@ -127,6 +127,9 @@ class CvxpyBackend:
                 raise MissingExtraError(package, "sdp", f"the backend {self.name!r} of the condition 'lure'") from error
         import cvxpy
 
+        # Inaccurate solutions are scored from their numbers. A lasting filter for this one message, rather than
+        # catch_warnings around each solve: that would switch filters under the feet of other threads.
+        warnings.filterwarnings("ignore", message="Solution may be inaccurate", category=UserWarning)
         return cvxpy
 
 
@@ -196,10 +199,8 @@ class Margin:
         self.parameter.value = 2.0 * level if self.inequality.continuous else level * level
         limit = {} if seconds is None else {self.backend.clock: max(seconds, 0.01)}
         try:
-            with warnings.catch_warnings():  # "may be inaccurate": it is scored from its numbers anyway
-                warnings.simplefilter("ignore")
-                self.problem.solve(solver=self.backend.solver, **self.backend.options, **limit)
-        except self.error:
+            self.problem.solve(solver=self.backend.solver, **self.backend.options, **limit)
+        except (self.error, ValueError, ArithmeticError):
             return None
         metric, multipliers = self.P.value, self.q.value
         if metric is None or multipliers is None:
