@@ -167,7 +167,10 @@ def find_factors(weights: Array) -> Factors | None:
         return None
     np.fill_diagonal(paired, False)
     ratio = np.where(paired, np.log(np.where(paired, forward, 1.0)) - np.log(np.where(paired, backward, 1.0)), 0.0)
-    logs = _potential(paired, ratio)
+    # An error in x_i - x_j costs W_ij times that in E: weigh pairs by their square, relative to what S > 0 allows.
+    root = np.sqrt(-own)
+    weight = np.where(paired, np.clip((strength / root[:, None] / root[None, :]) ** 2, 1e-10, 1.0), 0.0)
+    logs = _potential(weight, ratio)
     inner = np.exp(-logs / 2.0)
     outer = 1.0 / inner
     core = np.where(paired, -np.sign(weights) * strength, 0.0)
@@ -177,21 +180,23 @@ def find_factors(weights: Array) -> Factors | None:
     return Factors(outer, (core + core.T) / 2.0, inner)
 
 
-def _potential(paired: NDArray[np.bool_], ratio: Array) -> Array:
-    """x minimising sum over pairs of (ratio_ij - x_i + x_j)^2, mean 0 on every connected component.
+def _potential(weight: Array, ratio: Array) -> Array:
+    """x minimising sum over pairs of weight_ij (ratio_ij - x_i + x_j)^2, small on every connected component.
 
     Args:
-        paired: symmetric adjacency, shape (n, n).
+        weight: symmetric, >= 0, zero diagonal, shape (n, n).
         ratio: antisymmetric, shape (n, n).
     """
-    degree = paired.sum(axis=1).astype(np.float64)
-    target = np.asarray(ratio.sum(axis=1))
-    laplacian = np.diag(degree) - paired
+    degree = weight.sum(axis=1)
+    scale = 1.0 / np.sqrt(np.where(degree > 0, degree, 1.0))
+    target = np.asarray((weight * ratio).sum(axis=1))
+    laplacian = np.diag(degree) - weight
     # A tiny multiple of I makes it definite; refinement against the Laplacian itself removes its effect.
-    factor = scipy.linalg.cho_factor(laplacian + 1e-9 * max(1.0, float(degree.max())) * np.eye(len(degree)))
+    scaled = scale[:, None] * laplacian * scale[None, :]
+    factor = scipy.linalg.cho_factor(scaled + 1e-11 * np.eye(len(degree)))
     x = np.zeros(len(degree))
     for _ in range(4):
-        x = x + scipy.linalg.cho_solve(factor, target - laplacian @ x)
+        x = x + scale * scipy.linalg.cho_solve(factor, scale * (target - laplacian @ x))
     return x
 
 
