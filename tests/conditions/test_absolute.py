@@ -104,7 +104,7 @@ def test_laws(seed, form, step, judge):
     low = rng.uniform(-0.3, 0.2, n)
     slope, tau = (low, low + 0.8), rng.uniform(0.5, 2, n)
 
-    def value(w, cls=form, where=np.arange(n), rate=1.0):
+    def value(w, cls=form, where=slice(None), rate=1.0):
         bounds = (slope[0][where], slope[1][where])
         pace = None if step is None else step / rate
         return best(cls(w, slope=bounds, tau=tau[where] / rate, step=pace), judge)
