@@ -37,6 +37,9 @@ CONDITIONS: dict[tuple[str, int], frozenset[str]] = {
     ("instability", 1): frozenset({"instability"}),
 }
 
+#: What this format says of a system. Entries that a SystemSpec may have besides are no part of what is certified.
+SYSTEM_FIELDS = ("form", "tensors", "activation", "slope", "step", "tau", "discrete")
+
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -140,8 +143,7 @@ class Statement(_Model):
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
         predicate = self.predicate.model_dump()
-        for name in ("input_tensor", "bias_tensor"):
-            del predicate["system"][name]  # not part of what is certified
+        predicate["system"] = {name: predicate["system"][name] for name in SYSTEM_FIELDS}
         content = {
             "_type": self.type,
             "subject": [entry.model_dump(exclude_none=True) for entry in self.subject],
