@@ -36,7 +36,7 @@ format: $(VENV)/.dev ## rewrite the sources in the house format
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.run ## measure; prints a table, writes JSON
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python -m benchmarks
 
 constraints: $(VENV)/.dev ## write constraints.txt anew from what is installed
 	@{ sed '/^[^#]/d' constraints.txt; \
