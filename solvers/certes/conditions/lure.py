@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from certes.conditions.base import Candidate, Decision, Goal, NothingFound
@@ -128,17 +129,18 @@ def leak_family(system: System) -> conic.Rate | conic.Factor | None:
 
 
 def _perron_scaling(weights: Array) -> Array:
-    """q = l / r from the Perron vectors of abs(W), made irreducible by a small constant."""
+    """q = l / r from the Perron vectors of abs(W), balanced first and made irreducible by a small constant."""
     size = np.abs(weights)
-    size = size + 1e-3 * max(float(size.mean()), np.finfo(float).tiny)
-    if not np.isfinite(size).all():
+    if not size.any() or not np.isfinite(size).all():
         return np.ones(len(size))
+    size, (scale, _) = scipy.linalg.matrix_balance(size, permute=False, separate=True)
+    size = size + 1e-3 * max(float(size.mean()), np.finfo(float).tiny)
     right, left = np.ones(len(size)), np.ones(len(size))
     for _ in range(200):
         right, left = size @ right, size.T @ left
         right, left = right / right.max(), left / left.max()
-    q = left / right
-    return np.asarray(np.clip(q / q.max(), 1e-12, 1.0))
+    q = left / right / scale**2
+    return np.asarray(np.clip(q / q.max(), 1e-60, 1.0))
 
 
 def uniform_proof(setting: Setting, q: Array, level: float) -> LureProof | None:
