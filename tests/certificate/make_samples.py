@@ -1,4 +1,4 @@
-"""Write the stored samples of the current format. Run once per format, never again: python -m tests.certificate.make_samples."""
+"""Write the stored samples of the current format, once: ``python -m tests.certificate.make_samples``."""
 
 from __future__ import annotations
 

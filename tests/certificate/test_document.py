@@ -44,7 +44,10 @@ def test_arrays_by_role_or_tensor_name(case: Case) -> None:
     assert verify_certificate(case.certificate, tensors).valid
     named = {case.spec["tensors"][role]: tensor for role, tensor in tensors.items()}
     assert verify_certificate(case.certificate, named).valid
-    assert verify_certificate(case.certificate, {"X": np.eye(4)}).reason == "wrong-weights"
+    for none in ({"X": np.eye(4)}, {}, np.eye(4), [[1.0]], 7, object()):
+        assert verify_certificate(case.certificate, none).reason == "wrong-weights"
+    if set(tensors) == {"W"}:
+        assert verify_certificate(case.certificate, tensors["W"]).valid
 
 
 def test_same_answer_same_bytes(case: Case, keys) -> None:

@@ -38,6 +38,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from certes.certificate import document as documents
 from certes.certificate.document import Certificate
 from certes.certificate.envelope import Envelope, read_key
@@ -73,7 +75,7 @@ REASONS: tuple[str, ...] = (
 #: Obligations of the verifier that concern a number claimed rather than the proof as such.
 _CLAIM_CHECKS = frozenset({"range", "rate", "gain", "metric-condition", "largest-step", "supported", "weight-radius"})
 
-Weights = str | os.PathLike[str] | bytes | WeightFile | System | Mapping[str, Any]
+Weights = str | os.PathLike[str] | bytes | WeightFile | System | Mapping[str, Any] | np.ndarray[Any, Any] | list[Any]
 
 
 class _RefusedError(Exception):
@@ -114,7 +116,7 @@ def verify_certificate(
     Args:
         certificate: a certificate, or the path of its file (or of a folder with one).
         weights: the weight file (path, bytes or read): digests of file and tensors must fit. Or a system, or arrays by
-            role (``{"W": W}``) or by tensor name: the digests of the tensors must fit.
+            role (``{"W": W}``) or by tensor name, or W itself: the digests of the tensors must fit.
         key: an Ed25519 public key (PEM bytes or path) that must have signed; None: signatures are not checked.
         exact: also audit in exact rational arithmetic (extra ``exact``).
 
@@ -127,7 +129,7 @@ def verify_certificate(
         MissingExtraError: ``exact`` without its package.
     """
     pem = None if key is None else read_key(key)
-    given = read_weights(weights) if isinstance(weights, (str, os.PathLike, bytes)) else weights
+    given = _take(weights)
     proof_of: Callable[[Statement], bytes | None]
     if isinstance(certificate, Certificate):
         data, loaded = certificate.document, certificate.proof
@@ -141,6 +143,15 @@ def verify_certificate(
     except _RefusedError as refusal:
         checks = (*progress.checks, Check(refusal.name, False, refusal.detail))
         return Report("undecided", checks, refusal.reason, refusal.detail)
+
+
+def _take(weights: Any) -> WeightFile | System | Mapping[str, Any] | None:
+    """Read a file; a bare matrix is the W of a rate or hopfield network."""
+    if isinstance(weights, (str, os.PathLike, bytes)):
+        return read_weights(weights)
+    if weights is None or isinstance(weights, (WeightFile, System, Mapping)):
+        return weights
+    return {"W": weights}
 
 
 def _check(

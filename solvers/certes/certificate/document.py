@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,8 +264,11 @@ def find_proof(path: str | os.PathLike[str], statement: Statement) -> bytes | No
     """
     target = _certificate_path(Path(path)).parent / f"{statement.predicate.proof.sha256}{PROOF_SUFFIX}"
     try:
-        if target.stat().st_size > _LIMITS.file_bytes:
-            raise TooLargeError("proof", f"{target.stat().st_size} bytes", _LIMITS.file_bytes)
+        status = target.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        if status.st_size > _LIMITS.file_bytes:
+            raise TooLargeError("proof", f"{status.st_size} bytes", _LIMITS.file_bytes)
         return target.read_bytes()
     except OSError:
         return None

@@ -257,7 +257,7 @@ def _malformed(field: str, given: str, expected: str = "a statement as Certes wr
 def norm_of(system: SystemSpec, proof: ArrayProof) -> str | None:
     """The norm of rate and factor, in words; fixed texts, part of the format and checked. None for a witness.
 
-    c is the rate, tau and step are those of the system, g its largest slope; other names are arrays of the proof.
+    rate, tau, step and W are those of the statement; other names are arrays of the proof, vectors taken entry by entry.
     """
     rate_form, continuous = system.form == "rate", system.step is None and not system.discrete
     if isinstance(proof, InstabilityWitness):
@@ -269,7 +269,8 @@ def norm_of(system: SystemSpec, proof: ArrayProof) -> str | None:
         if proof.negative:
             return "sqrt(x^T P x), P = -W" if rate_form else "sqrt(x^T P x), P = (-W)^-1"
         power = "R^2" if rate_form else "R^-2"
-        return f"sqrt(x^T P x), P = {power}, R = 2 b (I + (I - g W / b)^(1/2)), b = 1 - c tau"
+        root = "R = 2 b (I + (I - g W / b)^(1/2)), b = 1 - rate tau, g = largest slope"
+        return f"sqrt(x^T P x), P = {power}, {root}"
     if proof.kind == "product":
         metric = "diag(inner) core diag(inner)" if rate_form else "(diag(outer) core diag(outer))^-1"
         return f"sqrt(x^T P x), P = {metric}"
