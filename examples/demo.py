@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -41,8 +42,14 @@ NETWORKS: list[tuple[str, dict[str, Any], str]] = [
     ("mnist-lstm-64", {"form": "torch-rnn", "activation": "tanh"}, "undecided"),
     ("stable-leaky-tanh-24", {"form": "rate", "tensors": {"W": "rec.weight"}, "activation": "tanh", "step": 0.2}, "contracting"),
 ]  # fmt: skip
-EXACT = "mnist-rnn-relu-32"
+#: Audited in exact rational arithmetic as well.
+EXACT = {"mnist-rnn-relu-32", "stable-leaky-tanh-24"}
 
+LEGEND = """\
+ factor     every step brings any two states closer by this, in the certificate's norm
+ grows      under a constant input the network rests at a point from which it departs by this per step
+
+"""
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
@@ -54,6 +61,12 @@ class Answered:
     expected: str
     answer: dict[str, Any]
     seconds: float
+
+    @property
+    def right(self) -> bool:
+        """Whether it is the answer that is known, with a certificate unless it is undecided."""
+        certified = self.answer["certificate"] is not None
+        return self.answer["verdict"] == self.expected and certified == (self.expected != "undecided")
 
 
 @contextlib.contextmanager
@@ -79,15 +92,21 @@ def service(data: Path) -> Iterator[str]:
         process.stdout.close()
 
 
-def ask(client: Client) -> list[Answered]:
-    """POST every network; print a row for each as soon as it is answered."""
-    answered = []
-    with console.status("asking"):
+def ask(client: Client, answered: list[Answered]) -> None:
+    """POST every network; on a terminal the table grows with every answer."""
+    live = Live(console=console, refresh_per_second=4) if console.is_terminal else contextlib.nullcontext()
+    with live as shown:
         for name, spec, expected in NETWORKS:
+            if shown is not None:
+                shown.update(Group(answers(answered), Text(f" asking about {name} ...", "dim")))
             begin = time.perf_counter()
             answer = client.certify(spec, MODELS / f"{name}.safetensors")
             answered.append(Answered(name, expected, answer, time.perf_counter() - begin))
-    return answered
+        table = answers(answered)
+        if shown is not None:
+            shown.update(table)
+    if not console.is_terminal:
+        console.print(table)
 
 
 def number(answer: dict[str, Any]) -> str:
@@ -114,11 +133,11 @@ def reason(answer: dict[str, Any]) -> str:
         also = ", ".join(answer.get("also") or [])
         return f"condition {answer['condition']}" + (f" (also {also})" if also else "")
     if answer["verdict"] == "not_contracting":
-        return "witness: an equilibrium with a mode that grows"
+        return "witness: unstable equilibrium"
     return str(answer["reason"])
 
 
-def show(answered: list[Answered]) -> None:
+def answers(answered: list[Answered]) -> Table:
     """The answers as a table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for heading, justify in (("network", "left"), ("verdict", "left"), ("per step", "right"), ("proven or refuted by", "left"), ("time", "right")):  # fmt: skip
@@ -129,7 +148,7 @@ def show(answered: list[Answered]) -> None:
         table.add_row(
             entry.name, Text(verdict.replace("_", " "), style), number(entry.answer), reason(entry.answer), f"{entry.seconds:.2f} s"
         )  # fmt: skip
-    console.print(table)
+    return table
 
 
 def download(client: Client, answered: list[Answered], folder: Path) -> dict[str, Path]:
@@ -155,13 +174,16 @@ def check(paths: dict[str, Path]) -> list[str]:
     with console.status("checking"):
         for name, path in paths.items():
             weights = MODELS / f"{name}.safetensors"
-            exact = ["--exact"] if name == EXACT else []
+            exact = ["--exact"] if name in EXACT else []
             command = [*CERTES, "verify", str(path), "--weights", str(weights), *exact, "--json"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             report = json.loads(done.stdout) if done.stdout else {"checks": [], "reason": done.stderr[-300:]}
             if done.returncode != 0:
                 failed.append(name)
-            word = Text("valid" if done.returncode == 0 else f"INVALID ({report['reason']})", "green" if done.returncode == 0 else "bold red")
+            word = Text(
+                "valid" if done.returncode == 0 else f"INVALID ({report['reason']})",
+                "green" if done.returncode == 0 else "bold red",
+            )
             if exact:
                 word.append(", exact audit too")
             table.add_row(path.name[:12] + "…", name, word, f"{sum(entry['held'] for entry in report['checks'])} held")
@@ -177,9 +199,10 @@ def main() -> int:
         with service(root / "data") as url, Client(url) as client:
             console.print(Text.assemble(("Certes", "bold"), f" {client.health()['version']} is listening on {url}"))
             console.print(f"Asking about {len(NETWORKS)} networks: six trained on MNIST, and one that is stable.\n")
-            answered = ask(client)
-            show(answered)
-            wrong += [entry.name for entry in answered if entry.answer["verdict"] != entry.expected]
+            answered: list[Answered] = []
+            ask(client, answered)
+            console.print(LEGEND)
+            wrong += [entry.name for entry in answered if not entry.right]
             (root / "certificates").mkdir()
             paths = download(client, answered, root / "certificates")
         console.print("The service has shut down. Every certificate, checked offline in a process of its own:\n")

@@ -6,7 +6,7 @@ import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from rich.text import Text
 
@@ -30,7 +30,7 @@ class Question:
     file: Path
     system: SystemOptions
     condition: str
-    rate: str | float
+    rate: float | Literal["best"]
     backend: str
     seconds: float | None
 

@@ -60,7 +60,7 @@ class Client:
             ServiceError: the service refused. httpx.HTTPError: it could not be reached.
         """
         data, called = (weights.read_bytes(), weights.name) if isinstance(weights, Path) else (weights, name)
-        files = {
+        files: dict[str, Any] = {
             "spec": (None, json.dumps(dict(spec)), "application/json"),
             "weights": (called, data, "application/octet-stream"),
         }

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from certes.errors import InputError
 from certes.spec import ROLES, SystemSpec
@@ -97,7 +97,7 @@ def _number(field: str, text: str, expected: str) -> float:
         raise InputError(field, repr(text), expected, "wrong-type") from None
 
 
-def rate(text: str) -> str | float:
+def rate(text: str) -> float | Literal["best"]:
     """``best``, or a positive number.
 
     Raises:

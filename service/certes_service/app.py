@@ -39,8 +39,8 @@ def build(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=documentation.PROBLEMS,
     )
+    app.state.desk = desk
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     problems.install(app)
     _certificates(app, desk)
@@ -128,7 +128,9 @@ async def _stored(desk: Desk, digest: str, part: str) -> bytes:
     stored = await desk.stored(digest) if is_digest(digest) else None
     if stored is None:
         given = problems.clip(repr(digest), 80)
-        raise problems.Unknown("digest", given, "the digest of a certificate that this service issued", "unknown-digest")
+        raise problems.Unknown(
+            "digest", given, "the digest of a certificate that this service issued", "unknown-digest"
+        )
     return stored.envelope if part == "envelope" else stored.proof
 
 
@@ -137,4 +139,8 @@ def _json(answer: dict[str, Any]) -> Response:
 
 
 def _immutable(tag: str) -> dict[str, str]:
-    return {"ETag": f'"{tag}"', "Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+    return {
+        "ETag": f'"{tag}"',
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }

@@ -11,8 +11,12 @@ import typer
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 lets the system pick.")] = 8080,
-    data: Annotated[Path, typer.Option(help="Directory that keeps certificates.", file_okay=False)] = Path("certes-data"),
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Listen beyond loopback, without any login.")] = False,
+    data: Annotated[Path, typer.Option(help="Directory that keeps certificates.", file_okay=False)] = Path(
+        "certes-data"
+    ),
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Listen beyond loopback, without any login.")
+    ] = False,
     sign: Annotated[Path | None, typer.Option(help="Ed25519 private key (PEM) that signs every certificate.")] = None,
     max_body: Annotated[int, typer.Option(min=1, help="Largest request in MiB.")] = 256,
 ) -> None:

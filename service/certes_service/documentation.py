@@ -27,13 +27,25 @@ DESCRIPTION = (
 )
 
 _ERRORS = {
-    400: ("The body cannot be read", "malformed-json", "body: got text that is not JSON; expected one JSON document in UTF-8"),
+    400: (
+        "The body cannot be read",
+        "malformed-json",
+        "body: got text that is not JSON; expected one JSON document in UTF-8",
+    ),
     404: ("Nothing of that name", "unknown-digest", "digest: got an unknown digest; expected one that was issued here"),
-    413: ("Larger than the configured limit", "too-large", "body: got 300000000 bytes; expected at most 268435456 bytes"),
+    413: (
+        "Larger than the configured limit",
+        "too-large",
+        "body: got 300000000 bytes; expected at most 268435456 bytes",
+    ),
     415: ("Not a media type that is read here", "unsupported-media-type", "Content-Type: got 'text/csv'"),
     422: ("The question makes no sense", "not-positive", "spec.step: got -0.1; expected greater than 0"),
     501: ("An optional part is not installed", "missing-extra", "the exact audit needs the package 'flint'"),
-    503: ("Try again later: storage, or too many requests", "storage", "writing to the store failed: No space left on device"),
+    503: (
+        "Try again later: storage, or too many requests",
+        "storage",
+        "writing to the store failed: No space left on device",
+    ),
 }
 
 
@@ -57,7 +69,9 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _problem(status) for status in statuses}
 
 
-def _body(json_model: str, example: Any, parts: dict[str, Any], needed: list[str], encoding: dict[str, Any]) -> dict[str, Any]:
+def _body(
+    json_model: str, example: Any, parts: dict[str, Any], needed: list[str], encoding: dict[str, Any]
+) -> dict[str, Any]:
     multipart = {"type": "object", "properties": parts, "required": needed, "additionalProperties": False}
     content = {
         "application/json": {"schema": _ref(json_model), "example": example},
@@ -148,9 +162,7 @@ def install(app: FastAPI) -> None:
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes
-            )
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             _, found = models_json_schema(
                 [(model, "validation") for model in _MODELS], ref_template="#/components/schemas/{model}"
             )

@@ -105,7 +105,9 @@ async def _read_form(request: Request, settings: Settings, json_parts: set[str])
     try:
         form = await request.form(max_files=16, max_fields=32, max_part_size=settings.max_json_bytes)
     except HTTPException as error:
-        raise InputError("body", clip(str(error.detail)), "well-formed multipart/form-data", "malformed-multipart") from None
+        raise InputError(
+            "body", clip(str(error.detail)), "well-formed multipart/form-data", "malformed-multipart"
+        ) from None
     try:
         return await _parts(form, settings, json_parts)
     finally:

@@ -23,7 +23,9 @@ MEDIA_TYPE = "application/problem+json"
 PREFIX = "urn:certes:error:"
 
 #: Slugs that are about the transport or the syntax and not about the content: 400 instead of 422.
-SYNTAX = frozenset({"malformed-json", "json-depth", "duplicate-key", "malformed-multipart", "malformed-file", "pickle"})
+SYNTAX = frozenset(
+    {"malformed-json", "json-depth", "duplicate-key", "malformed-multipart", "malformed-base64", "pickle"}
+)
 
 _BY_STATUS = {
     400: "malformed-request",
@@ -55,7 +57,9 @@ class Busy(Exception):
     """Too many requests wait for a solver (HTTP 503)."""
 
 
-def problem(status: int, slug: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> ProblemResponse:
+def problem(
+    status: int, slug: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any
+) -> ProblemResponse:
     """Build a problem response; members that are None are left out."""
     body: dict[str, Any] = {"type": PREFIX + slug, "title": _title(slug), "status": status, "detail": detail}
     body.update({key: value for key, value in members.items() if value is not None})
@@ -105,7 +109,9 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         given = clip(repr(first.get("input")))
-        return problem(422, "invalid-value", f"{field}: {first['msg']}", field=field, given=given, expected=first["msg"])
+        return problem(
+            422, "invalid-value", f"{field}: {first['msg']}", field=field, given=given, expected=first["msg"]
+        )
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> ProblemResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-REQUEST: dict[str, Any] = {}
+REQUEST: dict[str, Any] = {"tensors": {}}
 ANSWER: dict[str, Any] = {}
 UNDECIDED: dict[str, Any] = {}
 ENVELOPE_SAMPLE: dict[str, Any] = {}

@@ -27,7 +27,13 @@ class Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that cannot be parsed (header bombs among them)."""
-        body = {"type": PREFIX + "malformed-request", "title": "Malformed request", "status": 400, "detail": msg, "field": "headers"}
+        body = {
+            "type": PREFIX + "malformed-request",
+            "title": "Malformed request",
+            "status": 400,
+            "detail": msg,
+            "field": "headers",
+        }
         data = json.dumps(body).encode()
         head = (
             "HTTP/1.1 400 Bad Request\r\n"
@@ -71,7 +77,9 @@ def bind(host: str, port: int, settings: Settings) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
     except OSError as error:
-        raise InputError("host", f"{host!r}, port {port}: {error.strerror or error}", "an address that is free", "address") from error
+        raise InputError(
+            "host", f"{host!r}, port {port}: {error.strerror or error}", "an address that is free", "address"
+        ) from error
     sock.set_inheritable(False)
     return sock
 

@@ -78,13 +78,16 @@ class Desk:
     Args:
         settings: limits.
         store: where certificates and answers are kept.
+
+    Attributes:
+        waiting: how many requests are being solved or wait for it.
     """
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
         self.store = store
         self._solvers = asyncio.Semaphore(settings.solvers)
-        self._waiting = 0
+        self.waiting = 0
         self._turns: dict[str, _Turn] = {}
 
     async def certificate(self, question: Question) -> dict[str, Any]:
@@ -214,14 +217,14 @@ class Desk:
                 del self._turns[digest]
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
-        if self._waiting >= self.settings.solvers + self.settings.queue:
-            raise Busy(f"{self._waiting} requests are being solved or wait for it")
-        self._waiting += 1
+        if self.waiting >= self.settings.solvers + self.settings.queue:
+            raise Busy(f"{self.waiting} requests are being solved or wait for it")
+        self.waiting += 1
         try:
             async with self._solvers:
                 return await run_in_threadpool(work)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
 
 def result_json(result: Result) -> dict[str, Any]:
