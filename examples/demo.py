@@ -21,27 +21,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from certes_client import Client
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from certes_client import Client
-
 MODELS = Path(__file__).resolve().parent / "models"
 CERTES = [sys.executable, "-m", "certes_client"]
 STYLES = {"contracting": "bold green", "not_contracting": "bold red", "undecided": "yellow"}
+LEAKY = {"form": "rate", "tensors": {"W": "rec.weight"}}
 #: The dynamics are not stored in the files: examples/models/README.md has them.
 NETWORKS: list[tuple[str, dict[str, Any], str]] = [
     ("mnist-rnn-tanh-64", {"form": "torch-rnn", "activation": "tanh"}, "not_contracting"),
     ("mnist-rnn-relu-32", {"form": "torch-rnn", "activation": "relu"}, "not_contracting"),
-    ("mnist-leaky-tanh-128", {"form": "rate", "tensors": {"W": "rec.weight"}, "activation": "tanh", "step": 0.2}, "not_contracting"),
-    ("mnist-leaky-relu-256", {"form": "rate", "tensors": {"W": "rec.weight"}, "activation": "relu", "step": 0.1}, "not_contracting"),
+    ("mnist-leaky-tanh-128", {**LEAKY, "activation": "tanh", "step": 0.2}, "not_contracting"),
+    ("mnist-leaky-relu-256", {**LEAKY, "activation": "relu", "step": 0.1}, "not_contracting"),
     ("mnist-gru-64", {"form": "torch-rnn", "activation": "tanh"}, "undecided"),
     ("mnist-lstm-64", {"form": "torch-rnn", "activation": "tanh"}, "undecided"),
-    ("stable-leaky-tanh-24", {"form": "rate", "tensors": {"W": "rec.weight"}, "activation": "tanh", "step": 0.2}, "contracting"),
-]  # fmt: skip
+    ("stable-leaky-tanh-24", {**LEAKY, "activation": "tanh", "step": 0.2}, "contracting"),
+]
 #: Audited in exact rational arithmetic as well.
 EXACT = {"mnist-rnn-relu-32", "stable-leaky-tanh-24"}
 
@@ -140,14 +140,15 @@ def reason(answer: dict[str, Any]) -> str:
 def answers(answered: list[Answered]) -> Table:
     """The answers as a table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for heading, justify in (("network", "left"), ("verdict", "left"), ("per step", "right"), ("proven or refuted by", "left"), ("time", "right")):  # fmt: skip
-        table.add_column(heading, justify=justify, no_wrap=heading != "proven or refuted by")  # type: ignore[arg-type]
+    table.add_column("network", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("per step", justify="right", no_wrap=True)
+    table.add_column("proven or refuted by")
+    table.add_column("time", justify="right", no_wrap=True)
     for entry in answered:
         verdict = entry.answer["verdict"]
-        style = STYLES[verdict]
-        table.add_row(
-            entry.name, Text(verdict.replace("_", " "), style), number(entry.answer), reason(entry.answer), f"{entry.seconds:.2f} s"
-        )  # fmt: skip
+        word = Text(verdict.replace("_", " "), STYLES[verdict])
+        table.add_row(entry.name, word, number(entry.answer), reason(entry.answer), f"{entry.seconds:.2f} s")
     return table
 
 

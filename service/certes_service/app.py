@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from certes import strictjson
+from certes._version import __version__
+from certes.errors import InputError
+from certes.spec import SystemSpec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from certes._version import __version__
-from certes import strictjson
-from certes.errors import InputError
-from certes.spec import SystemSpec
 from certes_service import documentation, problems
 from certes_service.intake import Body, as_file, as_flag, as_object, read_body, required, weights_from_json
 from certes_service.limits import BodyLimit
@@ -78,7 +78,7 @@ def _certificates(app: FastAPI, desk: Desk) -> None:
 def _verifications(app: FastAPI, desk: Desk) -> None:
     @app.post("/v1/verifications", response_model=VerificationAnswer, **documentation.VERIFY)
     async def verify(request: Request) -> Response:
-        """Verify a certificate, with or without the weights it speaks of. A certificate that fails is an answer (200)."""
+        """Verify a certificate against weights. A certificate that fails is an answer too (200, ``valid`` false)."""
         allowed = {"certificate", "proof", "weights", "tensors", "key", "exact"}
         body = await read_body(request, desk.settings, allowed, {"certificate", "tensors"})
         envelope = as_object(required(body, "certificate", "the DSSE envelope"), "certificate")

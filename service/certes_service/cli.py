@@ -22,6 +22,7 @@ def serve(
 ) -> None:
     """Serve the HTTP API until SIGTERM or Ctrl-C; prints one line with the URL when ready."""
     from certes.errors import InputError, MissingExtraError
+
     from certes_service.settings import MEBIBYTE, Settings
 
     try:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from certes import strictjson
+from certes.errors import InputError, TooLargeError
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from certes import strictjson
-from certes.errors import InputError, TooLargeError
 from certes_service.problems import Unsupported, clip
 from certes_service.settings import Settings
 

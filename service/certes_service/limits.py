@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from certes.errors import TooLargeError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from certes.errors import TooLargeError
 from certes_service.problems import of_input_error
 
 #: How much of an oversized body is read and thrown away, and for how long, before the connection is closed. A client

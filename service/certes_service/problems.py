@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from certes.errors import InputError, MissingExtraError, TooLargeError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from certes.errors import InputError, MissingExtraError, TooLargeError
 from certes_service.store import StorageError
 
 MEDIA_TYPE = "application/problem+json"

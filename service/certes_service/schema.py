@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from certes.errors import InputError
 from certes.spec import SystemSpec, input_error
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Verdict = Literal["contracting", "not_contracting", "undecided"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256, lower-case hex")]

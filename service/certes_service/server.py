@@ -11,9 +11,9 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from certes.errors import InputError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from certes.errors import InputError
 from certes_service import create_app
 from certes_service.problems import MEDIA_TYPE, PREFIX
 from certes_service.settings import Settings

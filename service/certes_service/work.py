@@ -12,10 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
-
-from certes._version import __version__
 from certes import strictjson
+from certes._version import __version__
 from certes.certificate.check import REASONS, verify_certificate
 from certes.certificate.document import Certificate
 from certes.certify import certify
@@ -25,6 +23,8 @@ from certes.spec import SystemSpec
 from certes.systems import System, UnsupportedCell
 from certes.verify.report import Check, Report
 from certes.weights import Limits, WeightFile, read_weights
+from starlette.concurrency import run_in_threadpool
+
 from certes_service.problems import Busy
 from certes_service.schema import Options
 from certes_service.settings import Settings

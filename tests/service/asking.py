@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-
 from certes.weights import to_bytes
 
 SMALL = [[0.2, -0.5], [0.4, 0.1]]

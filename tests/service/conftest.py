@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-
 from certes_service import Settings, create_app
 from certes_service.server import Protocol, Server, bind, url_of
 

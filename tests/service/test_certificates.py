@@ -6,14 +6,14 @@ import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import certes
 import httpx
 import numpy as np
 import pytest
-from tests.service.asking import SMALL, SPEC, UNSTABLE, assert_problem, post_file, post_json, weights
-
-import certes
 from certes.certificate import Certificate, verify_certificate
 from certes_client import Client, ServiceError
+
+from tests.service.asking import SMALL, SPEC, UNSTABLE, assert_problem, post_file, post_json, weights
 
 
 def test_json_and_multipart_give_the_same_certificate(http: httpx.Client) -> None:
@@ -126,7 +126,7 @@ def test_client_round_trip(service: object, http: httpx.Client) -> None:
         report = client.verify(client.envelope(link["digest"]), client.proof(link["digest"]), data, exact=True)
         assert report["valid"]
         assert report["exact"]
-        with pytest.raises(ServiceError, match="unknown|digest") as caught:
+        with pytest.raises(ServiceError, match="digest") as caught:
             client.envelope("0" * 64)
     assert caught.value.status == 404
     assert caught.value.problem["field"] == "digest"

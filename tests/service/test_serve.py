@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
-
 from certes_service.server import is_loopback
+
 from tests.service.asking import assert_problem, post_file, weights
 
 SERVE = [sys.executable, "-m", "certes_client", "serve"]
@@ -69,17 +69,17 @@ def test_signing_key(tmp_path: Path) -> None:
     from tests.service.test_verifications import PRIVATE, PUBLIC
 
     (tmp_path / "key.pem").write_bytes(PRIVATE[0])
-    with process(tmp_path / "data", "--sign", str(tmp_path / "key.pem")) as (_, url):
-        with httpx.Client(base_url=url, timeout=60) as http:
-            link = post_file(http, weights()).json()["certificate"]
-            assert link["signed"]
-            files = {
-                "certificate": (None, http.get(link["href"]).content, "application/json"),
-                "proof": ("p", http.get(link["proof"]).content),
-                "weights": ("w", weights()),
-                "key": (None, PUBLIC[0]),
-            }
-            assert http.post("/v1/verifications", files=files).json()["valid"]
+    options = ("--sign", str(tmp_path / "key.pem"))
+    with process(tmp_path / "data", *options) as (_, url), httpx.Client(base_url=url, timeout=60) as http:
+        link = post_file(http, weights()).json()["certificate"]
+        assert link["signed"]
+        files = {
+            "certificate": (None, http.get(link["href"]).content, "application/json"),
+            "proof": ("p", http.get(link["proof"]).content),
+            "weights": ("w", weights()),
+            "key": (None, PUBLIC[0]),
+        }
+        assert http.post("/v1/verifications", files=files).json()["valid"]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])

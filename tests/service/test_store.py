@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from certes_service.store import CorruptedError, StorageError, Store, sha256
 
 DIGEST = sha256(b"statement")

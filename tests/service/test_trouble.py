@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from certes_service import work
+
 from tests.service.asking import SMALL, assert_problem, post_file, weights
 from tests.service.conftest import Running
 

@@ -8,16 +8,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import certes
 import httpx
 import numpy as np
 import pytest
+from certes.certificate import Certificate
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from safetensors.numpy import load, save
 
-import certes
-from certes.certificate import Certificate
-from tests.service.asking import SMALL, assert_problem, post_raw, weights
+from tests.service.asking import SMALL, SPEC, assert_problem, post_raw, weights
 from tests.service.conftest import Running
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([k]) * 32) for k in (1, 2)]
@@ -172,7 +172,7 @@ def test_multipart_with_the_weight_file(http: httpx.Client) -> None:
     answer = http.post(
         "/v1/certificates",
         files={
-            "spec": (None, json.dumps({"form": "rate", "tensors": {"W": "W"}, "activation": "tanh", "condition": "absolute"})),
+            "spec": (None, json.dumps(SPEC)),
             "weights": ("w.safetensors", data),
         },
     ).json()  # fmt: skip
