@@ -30,7 +30,8 @@ Progress = Callable[[str], None]
 COSTLY = "lure"
 #: States up to which it is worth computing spectra to see that no condition can do better.
 _SPECTRA = 400
-_NEAR = 1e-6
+#: Relative distance from the best possible at which nothing more is tried, and at which two claims are equal.
+_NEAR, _EQUAL = 1e-6, 1e-8
 _INSTABILITY = ("instability", 1)
 
 
@@ -177,8 +178,10 @@ class _Run:
 
     @property
     def best(self) -> _Proven:
-        """The proof with the best claim; the cheapest condition of equal ones."""
-        return max(self.proven, key=lambda entry: _strength(entry.claims))
+        """The proof with the best claim; the cheapest condition of claims that are equal up to their safety margins."""
+        strengths = [_strength(entry.claims) for entry in self.proven]
+        good = max(strengths) - _EQUAL * max(abs(max(strengths)), 1e-300)
+        return next(entry for entry, strength in zip(self.proven, strengths, strict=True) if strength >= good)
 
     def settled(self) -> str | None:
         """Why the costly condition need not be asked, or None."""
