@@ -120,6 +120,24 @@ def test_the_search_is_deterministic_and_keeps_to_its_budget(monkeypatch):
     assert first.growth > alone.growth  # and the rest of the budget was good for something
 
 
+def test_only_vertices_count_where_only_vertices_are_attained(monkeypatch):
+    problem = Linearisation.of(RateNetwork(np.zeros((3, 3)), "relu"))  # every slope is as good as any other
+    monkeypatch.setattr(slopes_module, "_starts", lambda problem: iter([np.full(3, 0.4)]))
+    assert search(problem).slopes.tolist() == [0.4, 0.4, 0.4]
+    assert np.isin(search(problem, vertices=True).slopes, [0.0, 1.0]).all()
+
+
+def test_flips_find_what_the_gradient_does_not_see(monkeypatch):
+    # the leading mode lives in the first neuron alone; what silencing the third would free is behind it
+    W = np.zeros((3, 3))
+    W[0, 0] = 0.4
+    W[1:, 1:] = [[2.0, -10.0], [10.0, -3.0]]
+    problem = Linearisation.of(RateNetwork(W, "relu"))
+    monkeypatch.setattr(slopes_module, "_starts", lambda problem: iter([problem.upper]))
+    assert leading_mode(problem, np.ones(3)).gradient[2] == pytest.approx(0.0)
+    assert search(problem, vertices=True).growth == pytest.approx(1.0)
+
+
 def test_overflowing_weights_end_the_search_without_an_answer():
     problem = Linearisation.of(RateNetwork([[1e300, 1e300], [1e300, 1e300]], slope=(0.5, 1.0), tau=1e-300))
     assert search(problem) is None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse
+from certes import refutation
 from certes.activations import activation
 from certes.engines.slopes import Linearisation, leading_mode
 from certes.proofs import InstabilityWitness
 from certes.refutation import inertia_numbers, place, points_of, refute
+from certes.simulation import replay
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System
 from certes.verify.instability import verify_instability
 from hypothesis import given, settings
@@ -178,6 +182,8 @@ def test_bare_slope_intervals_are_refuted_by_a_linear_member():
 def test_a_lure_system_without_an_equilibrium_elsewhere_is_refuted_at_the_origin():
     integrator = LureSystem(np.zeros((2, 2)), np.eye(2), np.eye(2), activation="tanh")
     assert not refuted(integrator).input.any()
+    # the slopes found, gelu's largest, belong to no equilibrium here; those at the origin are unstable as well
+    assert refuted(LureSystem([[0.0]], [[1.0]], [[1.0]], activation="gelu")).slopes.tolist() == [0.5]
     rising = LureSystem(np.zeros((2, 2)), np.eye(2), np.eye(2), activation="softplus")  # x' > 0: it rests nowhere
     assert refute(rising) is None
 
@@ -211,6 +217,17 @@ def test_slow_instability_is_left_alone():
     assert refute(RateNetwork([[1.00001]], "relu")) is None
 
 
+def test_a_witness_that_does_not_part_is_not_given_out(monkeypatch):
+    system = RateNetwork([[2.0]], "relu")
+
+    def poor(*arguments, **options):
+        return replace(replay(*arguments, **options), distance=np.array([1.0, 9.0]))
+
+    assert refute(system) is not None
+    monkeypatch.setattr(refutation, "replay", poor)
+    assert refute(system) is None
+
+
 def test_sparse_weights_are_not_searched():
     assert refute(RateNetwork(scipy.sparse.csr_array(2.0 * np.eye(3)), "relu")) is None
 
@@ -235,6 +252,7 @@ def test_points_have_the_slopes_asked_for(name):
         gap = entry.upper - entry.lower
         assert np.isfinite(points).all()
         assert np.abs(plain.slope(name, points) - wanted).max() <= 1.01 * inset * gap + 1e-6
+        assert np.abs(points).max() < 1.2 / np.sqrt(inset)  # softsign is the slowest to get there
         inner = (wanted > entry.lower + 1.1 * inset * gap) & (wanted < entry.upper - 1.1 * inset * gap)
         assert np.abs(plain.slope(name, points) - wanted)[inner].max() <= 1e-6
 
