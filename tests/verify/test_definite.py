@@ -43,6 +43,30 @@ def test_never_accepts_a_matrix_that_is_not_positive_definite():
     assert min(counts[True, True], counts[False, False], counts[True, False]) > 100, counts  # the cases were hard
 
 
+def test_never_accepts_with_a_diagonal_block_given_as_vector():
+    """[[D, .], [K, K D^-1 K^T + E]] is positive definite iff E is; D holds powers of two, so all is exact."""
+    rng = np.random.default_rng(8)
+    counts = {(truth, answer): 0 for truth in (True, False) for answer in (True, False)}
+    for _ in range(2000):
+        head, size = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+        diagonal = 2.0 ** rng.integers(-9, 9, head)
+        coupling = np.round(rng.standard_normal((size, head)) * 8) / 8
+        rest = (coupling / diagonal) @ coupling.T
+        rest[np.arange(size), np.arange(size)] += rng.choice([-1, 1, 1]) * 10.0 ** rng.uniform(-16, -9) + 1e-300
+        spread = 2.0 ** rng.integers(-40, 40, head + size)
+        diagonal = diagonal * spread[:head] ** 2
+        coupling = coupling * spread[head:, None] * spread[:head]
+        rest = rest * spread[head:, None] * spread[head:]
+        matrix = np.block([[np.diag(diagonal), coupling.T], [coupling, rest]])
+        parts = [[Box.exact(diagonal)], [Box.exact(coupling), Box.exact(rest)]]
+        swapped = [[Box.exact(rest)], [Box.exact(coupling.T), Box.exact(diagonal)]]
+        answers = {positive_definite(assemble(parts)), positive_definite(assemble(swapped))}
+        counts[exactly_positive(matrix), answers.pop()] += 1
+        assert not answers  # the order of the blocks does not matter
+    assert counts[False, True] == 0
+    assert min(counts[True, True], counts[False, False], counts[True, False]) > 50, counts
+
+
 def test_radius_counts_at_its_sharp_end():
     """[[1, -x], [-x, 1]] with x in [1 - 2r, 1] is positive definite for x < 1 only: radii are paid in full."""
     for r in 10.0 ** np.arange(-12, -1.0):

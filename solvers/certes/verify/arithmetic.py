@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+#: Bits, shifted left by one, of the smallest normal number and of infinity.
+_SMALLEST_NORMAL, _INFINITE = np.uint64(1 << 53), np.uint64(0x7FF << 53)
 _HALF_ULP = 2.0**-53
 #: Sizes of the probing product: for small systems, whose factorisation stays in this thread, and for all others, large
 #: enough for every BLAS thread to get a part (OpenBLAS stays in one thread up to 2**18 multiplications).
@@ -46,7 +48,11 @@ def _blas_rounds_to_nearest(addend: float, expected: float, probe: int) -> bool:
 def is_normal(*arrays: Array) -> bool:
     """Whether all entries are finite and zero or normal: a subnormal input may be flushed to zero before we see it."""
     for array in arrays:
-        size = np.abs(array)
-        if not np.isfinite(size).all() or bool(((size > 0) & (size < 2.0**-1022)).any()):
+        # the bits without the sign: integers keep the order of floats, and no processor mode flushes an integer
+        bits = np.ascontiguousarray(array, dtype=np.float64).view(np.uint64) << np.uint64(1)
+        if bits.max(initial=0) >= _INFINITE:
+            return False
+        bits -= np.uint64(1)  # zero wraps around to the largest integer
+        if bits.min(initial=_INFINITE) < _SMALLEST_NORMAL - np.uint64(1):
             return False
     return True

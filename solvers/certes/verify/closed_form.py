@@ -128,7 +128,7 @@ def singular_norm(question: Question) -> Check:
         return Check("norm", False, "form rate or hopfield, q (n,) > 0, norm > 0")
     weights, bound, q = Box.exact(system.matrix("W")), Box.exact(system.slope.bound), Box.exact(proof.q)
     scaled = weights * (bound[:, None] if system.form == "rate" else bound[None, :])
-    corner = diagonal(q * Box.exact(proof.norm))
+    corner = q * Box.exact(proof.norm)
     box = assemble([[corner], [scaled * q[:, None], corner]])
     return definite_check("norm", box, f"norm(Q^1/2 W_g Q^-1/2) < {proof.norm!r}", question.claims.margin)
 

@@ -29,7 +29,10 @@ _LARGEST_EXPONENT = 500
 
 @dataclass(frozen=True, eq=False)
 class SymmetricBox:
-    """A box of symmetric matrices by its lower triangle of blocks: row k holds k + 1, the last one symmetric."""
+    """A box of symmetric matrices by its lower triangle of blocks: row k holds k + 1, the last one symmetric.
+
+    A block on the diagonal that is itself diagonal may be given as its vector (a box of shape (m,)).
+    """
 
     blocks: tuple[tuple[Box, ...], ...]
 
@@ -52,8 +55,9 @@ class SymmetricBox:
         starts = self.starts
         full = np.zeros((starts[-1], starts[-1]))
         for k, j, rows, columns in self.places():
-            full[rows, columns] = parts[k][j]
-            full[columns, rows] = parts[k][j].T
+            part = np.diag(parts[k][j]) if parts[k][j].ndim == 1 else parts[k][j]
+            full[rows, columns] = part
+            full[columns, rows] = part.T
         return full
 
     def places(self) -> Iterator[tuple[int, int, slice, slice]]:
@@ -69,37 +73,107 @@ def assemble(blocks: Sequence[Sequence[Box]]) -> SymmetricBox:
     return SymmetricBox(tuple(tuple(row) for row in blocks))
 
 
-def _equilibrated(box: SymmetricBox) -> tuple[Array, float] | None:
-    """Lower triangle scaled by powers of two to a diagonal in [1/2, 2), and the norm of its radius (rounded up).
+@dataclass(frozen=True, eq=False)
+class _Scaled:
+    """A matrix scaled by powers of two to a diagonal in [1/2, 2), rows with a diagonal block first.
 
-    None if a diagonal entry is not positive or anything is not finite.
+    Attributes:
+        head: diagonal of the first m rows, shape (m,); m is 0 if no diagonal block was given.
+        coupling: rows of the head, columns of the rest, shape (m, R).
+        rest: the other rows, lower triangle, shape (R, R).
+        radius: norm of the scaled radius, rounded up.
     """
-    diagonal = np.concatenate([np.diagonal(row[-1].mid) for row in box.blocks])
+
+    head: Array
+    coupling: Array
+    rest: Array
+    radius: float
+
+    @property
+    def diagonal(self) -> Array:
+        """All diagonal entries."""
+        return np.concatenate([self.head, np.diagonal(self.rest)])
+
+
+def _equilibrated(box: SymmetricBox) -> _Scaled | None:
+    """None if a diagonal entry is not positive or anything is not finite."""
+    vectors = [row[-1].mid if row[-1].mid.ndim == 1 else np.diagonal(row[-1].mid) for row in box.blocks]
+    diagonal = np.concatenate(vectors)
     if not (np.isfinite(diagonal).all() and (diagonal > 0).all()):
         return None
     size = len(diagonal)
     scale = np.ldexp(1.0, np.clip(-(np.frexp(diagonal)[1] // 2), -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
-    mid = np.zeros((size, size))
+    first = next((k for k, row in enumerate(box.blocks) if row[-1].mid.ndim == 1), None)
+    lengths = [0 if k == first else len(vector) for k, vector in enumerate(vectors)]
+    ends = list(accumulate(lengths))
+    at = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    head = np.empty(0) if first is None else vectors[first] * scale[_rows(box, first)] * scale[_rows(box, first)]
+    coupling, rest = np.zeros((len(head), ends[-1])), np.zeros((ends[-1], ends[-1]))
     radii = np.zeros(size)  # row sums of the scaled radius
     for k, j, rows, columns in box.places():
         block = box.blocks[k][j]
-        np.multiply(block.mid, scale[rows, None], out=mid[rows, columns])
-        mid[rows, columns] *= scale[columns]
-        if block.rad.any():
+        if block.mid.ndim == 1:
+            radii[rows] += scale[rows] * block.rad * scale[rows]
+            if k != first:
+                entries = np.arange(at[k].start, at[k].stop)
+                rest[entries, entries] = block.mid * scale[rows] * scale[rows]
+            continue
+        if k == first:
+            _scale(block.mid, scale[rows], scale[columns], coupling[:, at[j]])
+        elif j == first:
+            _scale(block.mid.T, scale[columns], scale[rows], coupling[:, at[k]])
+        else:
+            _scale(block.mid, scale[rows], scale[columns], rest[at[k], at[j]])
+        if not block.is_exact:
             radii[rows] += scale[rows] * (block.rad @ scale[columns])
             if j < k:
                 radii[columns] += scale[columns] * (block.rad.T @ scale[rows])
     norm = float(upward(radii, 2 * size).max())
-    return (mid, norm) if np.isfinite(norm) and np.isfinite(mid).all() else None
+    finite = np.isfinite(norm) and np.isfinite(coupling).all() and np.isfinite(rest).all()
+    return _Scaled(head, coupling, rest, norm) if finite else None
 
 
-def _shift(mid: Array, radius: float) -> float:
+def _rows(box: SymmetricBox, k: int) -> slice:
+    return slice(box.starts[k], box.starts[k + 1])
+
+
+def _scale(block: Array, rows: Array, columns: Array, out: Array) -> None:
+    np.multiply(block, rows[:, None], out=out)
+    out *= columns
+
+
+def _shift(scaled: _Scaled) -> float:
     """What must be taken off the diagonal: rounding of the factorisation, radii, underflow (rounded upwards)."""
-    size = len(mid)
+    diagonal = scaled.diagonal
+    size = len(diagonal)
     gamma = (size + 16) * U / (1.0 - (size + 16) * U)
-    factorisation = gamma / (1.0 - 2.0 * gamma) * float(np.trace(mid))
-    underflow = 16.0 * size * (2.0 * size + float(np.diagonal(mid).max())) * ETA + 1e-290
-    return float(upward(np.asarray(factorisation + radius + underflow), 4 * size))
+    factorisation = gamma / (1.0 - 2.0 * gamma) * float(diagonal.sum())
+    # 1e-140: an entry may underflow under the first of its two scalings and be magnified by the second, by 2**500 at most
+    underflow = 16.0 * size * (2.0 * size + float(diagonal.max())) * ETA + 1e-140
+    return float(upward(np.asarray(factorisation + scaled.radius + underflow), 4 * size))
+
+
+def _pivots(scaled: _Scaled, shift: float) -> Array | None:
+    """diag(L) of one Cholesky factorisation in floating point of the matrix minus shift I; None if it breaks down.
+
+    The head comes first: its columns of L are the square roots of its entries and the coupling divided by them, its
+    share in every later sum is one matrix product, and LAPACK finishes the rest. Each entry of L comes from the sum,
+    quotient or root of the textbook recurrence, so the bound above holds as for a factorisation in one piece.
+    """
+    entries = np.arange(len(scaled.rest))
+    scaled.rest[entries, entries] = np.nextafter(scaled.rest[entries, entries] - shift, -np.inf)
+    head = np.nextafter(scaled.head - shift, -np.inf)
+    if not (head > 0).all():
+        return None
+    root = np.sqrt(head)
+    if len(root):
+        columns = scaled.coupling
+        columns /= root[:, None]
+        scaled.rest[...] -= columns.T @ columns
+    try:
+        return np.concatenate([root, np.diagonal(np.linalg.cholesky(scaled.rest))])
+    except np.linalg.LinAlgError:
+        return None
 
 
 def positive_definite(box: Box | SymmetricBox, margin: float = 0.0) -> bool:
@@ -115,16 +189,9 @@ def positive_definite(box: Box | SymmetricBox, margin: float = 0.0) -> bool:
     scaled = _equilibrated(box if isinstance(box, SymmetricBox) else assemble([[box]]))
     if scaled is None or not 0.0 <= margin < np.inf:
         return False
-    lowered, radius = scaled
-    shift = upward(np.asarray(_shift(lowered, radius) + margin))
-    entries = np.arange(len(lowered))
-    lowered[entries, entries] = np.nextafter(lowered[entries, entries] - shift, -np.inf)
-    try:
-        pivots = np.diagonal(np.linalg.cholesky(lowered))
-    except np.linalg.LinAlgError:
-        return False
+    pivots = _pivots(scaled, float(upward(np.asarray(_shift(scaled) + margin))))
     # LAPACK reports success on NaN, so its word is not enough
-    return bool(np.isfinite(pivots).all() and (pivots > 0).all())
+    return pivots is not None and bool(np.isfinite(pivots).all() and (pivots > 0).all())
 
 
 def missing_margin(box: Box | SymmetricBox) -> float:
@@ -135,4 +202,5 @@ def missing_margin(box: Box | SymmetricBox) -> float:
     scaled = _equilibrated(box if isinstance(box, SymmetricBox) else assemble([[box]]))
     if scaled is None:
         return float("inf")
-    return _shift(*scaled) - float(np.linalg.eigvalsh(scaled[0])[0])
+    full = np.block([[np.diag(scaled.head), scaled.coupling], [scaled.coupling.T, scaled.rest]])
+    return _shift(scaled) - float(np.linalg.eigvalsh(full)[0])

@@ -40,7 +40,12 @@ class Box:
     def exact(cls, value: Array | float) -> Self:
         """The single array that float64 numbers are."""
         mid = np.asarray(value, dtype=np.float64)
-        return cls(mid, np.zeros_like(mid))
+        return cls(mid, np.broadcast_to(0.0, mid.shape))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the radius is 0 everywhere (NaN counts as a radius)."""
+        return not self.rad.any()
 
     @property
     def T(self) -> Box:
@@ -60,7 +65,11 @@ class Box:
 
     def __add__(self, other: Box) -> Box:
         mid = self.mid + other.mid
-        return Box(mid, upward(self.rad + other.rad + U * np.abs(mid)))
+        rad = U * np.abs(mid)
+        for part in (self, other):
+            if not part.is_exact:
+                rad = rad + part.rad
+        return Box(mid, upward(rad))
 
     def __sub__(self, other: Box) -> Box:
         return self + (-other)
@@ -68,15 +77,19 @@ class Box:
     def __mul__(self, other: Box) -> Box:
         """Elementwise product, broadcasting as numpy does."""
         mid = self.mid * other.mid
-        spread = np.abs(self.mid) * other.rad + self.rad * (np.abs(other.mid) + other.rad)
-        return Box(mid, upward(spread + U * np.abs(mid)))
+        rad = U * np.abs(mid)
+        if not other.is_exact:
+            rad = rad + np.abs(self.mid) * other.rad
+        if not self.is_exact:
+            rad = rad + self.rad * (np.abs(other.mid) + other.rad)
+        return Box(mid, upward(rad))
 
     def __matmul__(self, other: Box) -> Box:
         """Matrix product; any order of summation (any BLAS but a Strassen-type one)."""
         terms = self.mid.shape[1]
         rounding = (terms + 2) * U * np.abs(other.mid)
         rad = np.abs(self.mid) @ (rounding + other.rad)
-        if self.rad.any():
+        if not self.is_exact:
             rad = rad + self.rad @ (np.abs(other.mid) + other.rad)
         return Box(self.mid @ other.mid, upward(rad, 4 * terms))
 
@@ -90,6 +103,15 @@ def reciprocal(values: Array) -> Box:
 def diagonal(vector: Box) -> Box:
     """The diagonal matrix of a vector, shape (n, n)."""
     return Box(np.diag(vector.mid), np.diag(vector.rad))
+
+
+def plus_diagonal(matrix: Box, vector: Box) -> Box:
+    """matrix + diag(vector), shapes (n, n) and (n,) or (1,)."""
+    entries = np.arange(len(matrix.mid))
+    mid, rad = matrix.mid.copy(), matrix.rad.copy()
+    sums = Box(mid[entries, entries], rad[entries, entries]) + vector
+    mid[entries, entries], rad[entries, entries] = sums.mid, sums.rad
+    return Box(mid, rad)
 
 
 def frobenius_upper(box: Box) -> float:

@@ -21,9 +21,9 @@ import numpy as np
 from certes.proofs import LureProof
 from certes.systems import System
 from certes.verify.definite import SymmetricBox, assemble
-from certes.verify.intervals import Box, diagonal
+from certes.verify.intervals import Box, plus_diagonal
 from certes.verify.question import Question, definite_check, is_symmetric
-from certes.verify.reduction import Diagonal, NormalForm, Operator, enclose, times
+from certes.verify.reduction import Diagonal, NormalForm, Operator, dense, enclose, premultiply, times
 from certes.verify.report import Check
 
 
@@ -32,45 +32,44 @@ def _lure(question: Question) -> LureProof:
     return question.proof
 
 
-def _columns(operator: Operator, scale: Box) -> Box:
-    """operator @ diag(scale), dense."""
-    matrix = operator.dense() if isinstance(operator, Diagonal) else operator
-    return matrix * scale[None, :]
-
-
 def block(system: System, proof: LureProof, level: float) -> SymmetricBox:
     """The block of the module docstring at a rate (continuous) or factor (map), every rounding enclosed."""
     form = enclose(system)
     form = form.dual if proof.dual else form
     metric, q = Box.exact(proof.metric), Box.exact(proof.multipliers)
     gap_q = form.gap * q
-    state = _state_deduction(form, proof)
     corner = q + q - Box.exact(proof.slack_input) * gap_q * gap_q
-    PB = times(metric, form.B)
-    coupling = _columns(form.C.T, gap_q)
+    coupling = _scaled_rows(gap_q, form.C)
     if form.continuous:
-        decay = -(_twice_symmetric_part(metric, form.A) + metric * Box.exact(2.0 * level)) - state
-        return assemble([[decay], [-(PB + coupling).T, diagonal(corner)]])
+        decay = _minus_state(-_decay(metric, form.A, level), form, proof)
+        return assemble([[decay], [-(premultiply(form.B.T, metric) + coupling), corner]])
     factor = Box.exact(level)
-    kept = metric * (factor * factor) - state
-    return assemble([[kept], [-coupling.T, diagonal(corner)], [times(metric, form.A), PB, metric]])
+    kept = _minus_state(metric * (factor * factor), form, proof)
+    return assemble([[kept], [-coupling, corner], [times(metric, form.A), times(metric, form.B), metric]])
 
 
-def _twice_symmetric_part(metric: Box, A: Operator) -> Box:
-    """P A + A^T P."""
+def _scaled_rows(scale: Box, operator: Operator) -> Box:
+    """diag(scale) @ operator, dense."""
+    return dense(operator) * scale[:, None]
+
+
+def _decay(metric: Box, A: Operator, level: float) -> Box:
+    """P A + A^T P + 2 c P."""
+    double = Box.exact(2.0 * level)
     if isinstance(A, Diagonal):
-        return metric * (A.entries[:, None] + A.entries[None, :])
+        return metric * (A.entries[:, None] + A.entries[None, :] + double)
     product = times(metric, A)
-    return product + product.T
+    return product + product.T + metric * double
 
 
-def _state_deduction(form: NormalForm, proof: LureProof) -> Box:
-    """m1 S^2 as a diagonal matrix, shape (n, n)."""
-    size = len(proof.metric)
-    slack = Box.exact(np.full(size, proof.slack_state))
+def _minus_state(matrix: Box, form: NormalForm, proof: LureProof) -> Box:
+    """matrix - m1 S^2."""
+    if proof.slack_state == 0.0:
+        return matrix
+    slack = Box.exact(np.full(1, proof.slack_state))
     if proof.dual and form.leak is not None:
         slack = slack * form.leak.entries * form.leak.entries
-    return diagonal(slack)
+    return plus_diagonal(matrix, -slack)
 
 
 def shapes(question: Question) -> Check:
@@ -103,13 +102,9 @@ def metric_bounds(question: Question) -> Check:
         return Check("metric-bounds", True, "not claimed")
     if not 0 < proof.metric_lower < proof.metric_upper < np.inf:
         return Check("metric-bounds", False, "0 < lower < upper < inf")
-    metric, one = Box.exact(proof.metric), np.ones(len(proof.metric))
-    lower = definite_check(
-        "metric-bounds", metric - diagonal(Box.exact(proof.metric_lower * one)), "lower I < P < upper I"
-    )
-    upper = definite_check(
-        "metric-bounds", diagonal(Box.exact(proof.metric_upper * one)) - metric, "lower I < P < upper I"
-    )
+    metric, detail = Box.exact(proof.metric), "lower I < P < upper I"
+    lower = definite_check("metric-bounds", plus_diagonal(metric, Box.exact(np.full(1, -proof.metric_lower))), detail)
+    upper = definite_check("metric-bounds", plus_diagonal(-metric, Box.exact(np.full(1, proof.metric_upper))), detail)
     return lower if not lower.held else upper
 
 

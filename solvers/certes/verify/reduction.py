@@ -31,6 +31,11 @@ class Diagonal:
         return diagonal(Box(np.broadcast_to(self.entries.mid, full), np.broadcast_to(self.entries.rad, full)))
 
     @property
+    def is_identity(self) -> bool:
+        """Whether it is I, exactly."""
+        return self.entries.is_exact and bool((self.entries.mid == 1.0).all())
+
+    @property
     def T(self) -> Diagonal:
         """A diagonal matrix is its own transpose."""
         return self
@@ -63,7 +68,16 @@ def dense(operator: Operator) -> Box:
 
 def times(left: Box, right: Operator) -> Box:
     """left @ right for a dense left factor."""
-    return left * right.entries[None, :] if isinstance(right, Diagonal) else left @ right
+    if isinstance(right, Diagonal):
+        return left if right.is_identity else left * right.entries[None, :]
+    return left @ right
+
+
+def premultiply(left: Operator, right: Box) -> Box:
+    """left @ right for a dense right factor."""
+    if isinstance(left, Diagonal):
+        return right if left.is_identity else right * left.entries[:, None]
+    return left @ right
 
 
 def _product(left: Operator, right: Operator) -> Operator:
