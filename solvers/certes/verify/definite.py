@@ -148,7 +148,7 @@ def _shift(scaled: _Scaled) -> float:
     size = len(diagonal)
     gamma = (size + 16) * U / (1.0 - (size + 16) * U)
     factorisation = gamma / (1.0 - 2.0 * gamma) * float(diagonal.sum())
-    # 1e-140: an entry may underflow under the first of its two scalings and be magnified by the second, by 2**500 at most
+    # 1e-140: an entry may underflow under the first of its two scalings and be magnified by the second, up to 2**500
     underflow = 16.0 * size * (2.0 * size + float(diagonal.max())) * ETA + 1e-140
     return float(upward(np.asarray(factorisation + scaled.radius + underflow), 4 * size))
 
