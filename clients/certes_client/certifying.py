@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from rich.text import Text
-
 from certes.certificate.document import PROOF_SUFFIX, Certificate
 from certes.certify import certify
 from certes.conditions.base import Backend
 from certes.errors import InputError
 from certes.results import Result
 from certes.systems import System, UnsupportedCell
+from rich.text import Text
+
 from certes_client import output, words
 from certes_client.options import SystemOptions
 
@@ -74,14 +74,18 @@ def _readable(key: Path) -> bytes:
     try:
         return key.read_bytes()
     except OSError as error:
-        raise InputError("--sign", f"{key}: {error.strerror}", "a readable Ed25519 private key (PEM)", "unreadable") from error
+        raise InputError(
+            "--sign", f"{key}: {error.strerror}", "a readable Ed25519 private key (PEM)", "unreadable"
+        ) from error
 
 
 def _write(certificate: Certificate, out: Path) -> Path:
     try:
         return certificate.write(out)
     except OSError as error:
-        raise InputError("--out", f"{out}: {error.strerror}", "a directory that can be written", "unwritable") from error
+        raise InputError(
+            "--out", f"{out}: {error.strerror}", "a directory that can be written", "unwritable"
+        ) from error
 
 
 def as_object(result: Result, certificate: Certificate | None, path: Path | None) -> dict[str, Any]:
@@ -97,7 +101,11 @@ def as_object(result: Result, certificate: Certificate | None, path: Path | None
 
 
 def _summary(
-    question: Question, system: System | UnsupportedCell, result: Result, certificate: Certificate | None, path: Path | None
+    question: Question,
+    system: System | UnsupportedCell,
+    result: Result,
+    certificate: Certificate | None,
+    path: Path | None,
 ) -> None:
     target = output.console()
     name = words.printable(question.file.name)
@@ -110,7 +118,10 @@ def _summary(
     if result.verdict == "undecided":
         rows.append(("reason", f"{result.reason}: {words.printable(result.detail, 600)}"))
         rows += [("tried" if k == 0 else "", line) for k, line in enumerate(_tried(result))]
-        rows += [("try next" if k == 0 else "", line) for k, line in enumerate(words.advice(result.reason, result.attempts, system))]
+        rows += [
+            ("try next" if k == 0 else "", line)
+            for k, line in enumerate(words.advice(result.reason, result.attempts, system))
+        ]
     target.print(output.fields(rows))
     if certificate is not None and path is not None:
         _certificate(question, certificate, path)
@@ -126,7 +137,9 @@ def _proven(result: Result) -> list[tuple[str, str]]:
 
 
 def _tried(result: Result) -> list[str]:
-    return [f"{attempt['condition']}: {words.attempt_line(attempt)}" for attempt in result.to_json().get("attempts", [])]
+    return [
+        f"{attempt['condition']}: {words.attempt_line(attempt)}" for attempt in result.to_json().get("attempts", [])
+    ]
 
 
 def _certificate(question: Question, certificate: Certificate, path: Path) -> None:

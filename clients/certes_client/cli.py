@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    from certes.errors import CertesError, InputError
     from typer._click.exceptions import ClickException
 
-    from certes.errors import CertesError, InputError
     from certes_client import output
 
     as_json = "--json" in arguments
@@ -90,7 +90,9 @@ def build() -> typer.Typer:
     )
 
     def options(
-        version: bool = typer.Option(False, "--version", is_eager=True, callback=_show_version, help="Show the version."),
+        version: bool = typer.Option(
+            False, "--version", is_eager=True, callback=_show_version, help="Show the version."
+        ),
     ) -> None:
         """Stability certificates for recurrent neural networks that anyone can check."""
 
@@ -124,7 +126,6 @@ def _missing(verb: str, error: ImportError) -> Callable[[], None]:
 def _show_version(wanted: bool) -> None:
     if wanted:
         import typer
-
         from certes._version import __version__
 
         print(f"certes {__version__}")
@@ -148,5 +149,8 @@ def _crash(error: BaseException, as_json: bool) -> int:
                 "type": "urn:certes:error:internal", "title": "Internal error", "status": 500, "detail": said,
                 "verdict": None,
             }), flush=True)  # fmt: skip
-        print(f"certes: internal error: {said}\nNothing was certified. CERTES_DEBUG=1 shows the traceback.", file=sys.stderr)
+        print(
+            f"certes: internal error: {said}\nNothing was certified. CERTES_DEBUG=1 shows the traceback.",
+            file=sys.stderr,
+        )
     return INTERNAL

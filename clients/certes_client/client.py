@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-
 from certes.errors import CertesError
 
 
@@ -41,14 +40,18 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def certify(self, spec: Mapping[str, Any], weights: Path | bytes, name: str = "weights.safetensors") -> dict[str, Any]:
+    def certify(
+        self, spec: Mapping[str, Any], weights: Path | bytes, name: str = "weights.safetensors"
+    ) -> dict[str, Any]:
         """POST /v1/certificates.
 
         Args:
@@ -67,7 +70,13 @@ class Client:
         return self._object(self._http.post("/v1/certificates", files=files))
 
     def verify(
-        self, envelope: bytes, proof: bytes, weights: bytes | None = None, *, key: bytes | None = None, exact: bool = False
+        self,
+        envelope: bytes,
+        proof: bytes,
+        weights: bytes | None = None,
+        *,
+        key: bytes | None = None,
+        exact: bool = False,
     ) -> dict[str, Any]:
         """POST /v1/verifications: the verifier's report.
 

@@ -13,19 +13,31 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 def certify(
     file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The weights.")],
-    form: Annotated[str | None, typer.Option(metavar="rate|hopfield|lure|torch-rnn", help="The network's dynamics.")] = None,
+    form: Annotated[
+        str | None, typer.Option(metavar="rate|hopfield|lure|torch-rnn", help="The network's dynamics.")
+    ] = None,
     tensor: Annotated[str | None, typer.Option(metavar="NAME", help="The recurrent tensor W.")] = None,
     A: Annotated[str | None, typer.Option("--A", metavar="NAME", help="lure: the tensor A.")] = None,
     B: Annotated[str | None, typer.Option("--B", metavar="NAME", help="lure: the tensor B.")] = None,
     C: Annotated[str | None, typer.Option("--C", metavar="NAME", help="lure: the tensor C.")] = None,
-    activation: Annotated[str | None, typer.Option(metavar="NAME", help="tanh, relu, sigmoid, leaky_relu:0.1, ...")] = None,
+    activation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="tanh, relu, sigmoid, leaky_relu:0.1, ...")
+    ] = None,
     slope: Annotated[str | None, typer.Option(metavar="A,B", help="Slope interval, instead of an activation.")] = None,
-    step: Annotated[float | None, typer.Option(metavar="H", help="Euler step, in the unit of tau; none: continuous time.")] = None,
-    tau: Annotated[str | None, typer.Option(metavar="T", help="Time constants: a number, numbers with commas, or a tensor.")] = None,
+    step: Annotated[
+        float | None, typer.Option(metavar="H", help="Euler step, in the unit of tau; none: continuous time.")
+    ] = None,
+    tau: Annotated[
+        str | None, typer.Option(metavar="T", help="Time constants: a number, numbers with commas, or a tensor.")
+    ] = None,
     discrete: Annotated[bool, typer.Option("--discrete", help="lure: the system is given as a map.")] = False,
     condition: Annotated[str, typer.Option(metavar="auto|NAME", help="Which theorem to use.")] = "auto",
-    rate: Annotated[str, typer.Option(metavar="best|C", help="The rate (or, for a map, the factor) to reach.")] = "best",
-    backend: Annotated[str, typer.Option(metavar="auto|cvxpy-clarabel|cvxpy-scs", help="Solver of the condition lure.")] = "auto",
+    rate: Annotated[
+        str, typer.Option(metavar="best|C", help="The rate (or, for a map, the factor) to reach.")
+    ] = "best",
+    backend: Annotated[
+        str, typer.Option(metavar="auto|cvxpy-clarabel|cvxpy-scs", help="Solver of the condition lure.")
+    ] = "auto",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the certificate is written.")] = Path(),
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign with.")] = None,
     seconds: Annotated[float | None, typer.Option(metavar="N", help="Time limit of the solver.")] = None,
@@ -43,7 +55,9 @@ def verify(
     certificate: Annotated[Path, typer.Argument(metavar="CERT", help="The certificate, or a folder with one.")],
     weights: Annotated[Path, typer.Option(metavar="FILE", help="The weights it is meant to be about.")],
     exact: Annotated[bool, typer.Option("--exact", help="Also audit in exact rational arithmetic.")] = False,
-    key: Annotated[Path | None, typer.Option(metavar="PUB.pem", help="Ed25519 public key that must have signed.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="PUB.pem", help="Ed25519 public key that must have signed.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Check a certificate against weights, without network, server or solver. Exits 0 valid, 1 invalid, 2 bad input."""
@@ -57,11 +71,11 @@ def inspect(
     as_json: Json = False,
 ) -> int:
     """List the tensors of a file, what network it looks like, and the command to certify it."""
+    from certes.recognise import recognise
+    from certes.weights import read_weights
     from rich.table import Table
     from rich.text import Text
 
-    from certes.recognise import recognise
-    from certes.weights import read_weights
     from certes_client import output
     from certes_client.words import printable
 

@@ -70,7 +70,9 @@ def _renamed(error: InputError) -> InputError:
 def _slope(text: str, weights: WeightFile) -> list[float | list[float]]:
     parts = text.split(",")
     if len(parts) != 2:
-        raise InputError("--slope", repr(text), "two numbers A,B (or two tensor names), as in --slope 0,1", "wrong-type")
+        raise InputError(
+            "--slope", repr(text), "two numbers A,B (or two tensor names), as in --slope 0,1", "wrong-type"
+        )
     return [_number_or_tensor("--slope", part.strip(), weights) for part in parts]
 
 
@@ -85,7 +87,9 @@ def _number_or_tensor(field: str, text: str, weights: WeightFile) -> float | lis
         return _number(field, text, "a number, or the name of a tensor of the file")
     entry = weights.tensors[text]
     if len(entry.shape) != 1:
-        raise InputError(field, f"the tensor {text!r} of shape {entry.shape}", "a vector, one number per neuron", "wrong-shape")
+        raise InputError(
+            field, f"the tensor {text!r} of shape {entry.shape}", "a vector, one number per neuron", "wrong-shape"
+        )
     values: list[float] = entry.floats().tolist()
     return values
 
@@ -120,7 +124,9 @@ def folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError("--out", f"{path}: {error.strerror}", "a directory that can be written", "unwritable") from error
+        raise InputError(
+            "--out", f"{path}: {error.strerror}", "a directory that can be written", "unwritable"
+        ) from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError("--out", f"{path}, which cannot be written", "a directory that can be written", "unwritable")
     return path

@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError
 from certes_client.words import printable
 
 PREFIX = "urn:certes:error:"
@@ -110,7 +110,7 @@ def fields(rows: list[tuple[str, str]]) -> Table:
 class Progress:
     """A line on stderr for anything that takes more than a second.
 
-    On a terminal one line that is rewritten, elsewhere one plain line per stage. Nothing is written in the first second.
+    On a terminal one line that is rewritten, elsewhere one plain line per stage; nothing in the first second.
     """
 
     def __init__(self, what: str, patience: float = 1.0) -> None:

@@ -9,6 +9,7 @@ from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.errors import InputError
 from certes.verify.report import Report
+
 from certes_client import output, words
 
 VALID, INVALID = 0, 1
@@ -61,7 +62,9 @@ def _summary(path: Path, report: Report, certificate: Certificate | None, key: P
     if report.valid and certificate is not None:
         target.print(output.headline("valid", f"{report.verdict.replace('_', ' ')}, proven by {certificate.condition}"))
         rows += words.claim_lines(certificate.claims)
-        rows.append(("checked", f"{len(report.checks)} obligations: {', '.join(check.name for check in report.checks)}"))
+        rows.append(
+            ("checked", f"{len(report.checks)} obligations: {', '.join(check.name for check in report.checks)}")
+        )
         rows.append(("signature", _signature(certificate, key)))
         rows.append(("digest", certificate.digest))
     else:

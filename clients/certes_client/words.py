@@ -20,7 +20,9 @@ CONDITIONS: dict[str, str] = {
 }
 
 _ADVICE: dict[str, tuple[str, ...]] = {
-    "unsupported_cell": ("this cell has no theorem in this version; a plain recurrent layer of the model can be certified",),
+    "unsupported_cell": (
+        "this cell has no theorem in this version; a plain recurrent layer of the model can be certified",
+    ),
     "missing-extra": ("install the extra that is named above; more conditions can be tried then",),
     "too-large": ("try one of the conditions absolute, symmetric or singular, which reach larger networks",),
     "deadline": ("allow more time: --seconds N", "ask for less: --rate with the rate or factor that you need"),
@@ -91,10 +93,14 @@ def claim_lines(claims: Claims) -> list[tuple[str, str]]:
         lines.append(("gain", f"{gain}: a change of the input by 1 moves the state by at most this, in the long run"))
     if claims.weight_radius is not None:
         radius = claimed(claims.weight_radius, up=False)
-        lines.append(("weight radius", f"{radius}: all weights may move by this (spectral norm) and the proof still holds"))
+        lines.append(
+            ("weight radius", f"{radius}: all weights may move by this (spectral norm) and the proof still holds")
+        )
     if claims.largest_step is not None:
         step, factor = claimed(claims.largest_step.step, up=False), claimed(claims.largest_step.factor, up=True)
-        lines.append(("largest step", f"{step}: every Euler step up to this contracts (at {step} with factor {factor})"))
+        lines.append(
+            ("largest step", f"{step}: every Euler step up to this contracts (at {step} with factor {factor})")
+        )
     if claims.metric_condition_log2 is not None:
         decades = claims.metric_condition_log2 * math.log10(2)
         lines.append(("norm", f"the metric's condition number is at most 10^{decades:.1f}"))
@@ -103,7 +109,6 @@ def claim_lines(claims: Claims) -> list[tuple[str, str]]:
 
 def witness_lines(witness: InstabilityWitness, system: System) -> list[tuple[str, str]]:
     """What refutes the network."""
-    n = system.size
     if system.continuous:
         mode = f"a mode there grows at least like exp({witness.growth:.4g} t)"
         when = f"after time {witness.horizon:g}"
@@ -111,11 +116,15 @@ def witness_lines(witness: InstabilityWitness, system: System) -> list[tuple[str
         mode = f"a mode there grows by more than {witness.growth:.5g} per step"
         when = f"after {witness.horizon:.0f} steps"
     apart = math.dist(witness.start.tolist(), witness.start_other.tolist())
+    largest = float(abs(witness.input).max())
     return [
-        ("equilibrium", f"a constant input ({witness.input.size} numbers, largest {abs(witness.input).max():.3g}) holds the network at rest"),
+        (
+            "equilibrium",
+            f"a constant input of {witness.input.size} numbers up to {largest:.3g} holds the network at rest",
+        ),
         ("unstable", f"{mode}, so the network contracts in no norm"),
-        ("two starts", f"{apart:.2g} apart ({n} numbers each), under that input they have parted {when}"),
-    ]  # fmt: skip
+        ("two starts", f"{apart:.2g} apart, under that input they have parted {when}"),
+    ]
 
 
 def advice(reason: str | None, attempts: tuple[Any, ...], system: System | UnsupportedCell) -> list[str]:

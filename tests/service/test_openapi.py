@@ -1,0 +1,124 @@
+"""The OpenAPI document: complete, its examples true, and the service keeps to it (schemathesis)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from certes.certificate import Certificate, verify_certificate
+from certes_service import samples
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.service.conftest import Running
+
+CALLS = {
+    ("/v1/certificates", "post"),
+    ("/v1/certificates/{digest}", "get"),
+    ("/v1/certificates/{digest}/proof", "get"),
+    ("/v1/verifications", "post"),
+    ("/healthz", "get"),
+}
+
+
+@pytest.fixture(scope="module")
+def document(http: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = http.get("/openapi.json").json()
+    return found
+
+
+def test_every_call_has_examples_and_problems(document: dict[str, Any]) -> None:
+    calls = {(path, method) for path, methods in document["paths"].items() for method in methods}
+    assert calls == CALLS
+    for path, method in calls:
+        call = document["paths"][path][method]
+        assert call["description"]
+        for status, response in call["responses"].items():
+            for media, content in response["content"].items():
+                if media != "application/octet-stream":
+                    assert "example" in content or "examples" in content, (path, status)
+                if int(status) >= 400:
+                    assert media == "application/problem+json"
+        if method == "post":
+            body = call["requestBody"]["content"]
+            assert set(body) == {"application/json", "multipart/form-data"}
+            assert body["application/json"]["example"]
+            assert {"413", "415", "422", "503"} <= set(call["responses"])
+
+
+def test_references_resolve(document: dict[str, Any]) -> None:
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                assert value["$ref"].removeprefix("#/components/schemas/") in document["components"]["schemas"]
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+
+    walk(document)
+
+
+def test_request_example_is_answered_as_shown(http: httpx.Client) -> None:
+    answer = http.post("/v1/certificates", json=samples.REQUEST).json()
+    assert set(answer) == set(samples.ANSWER)
+    assert (answer["verdict"], answer["condition"]) == (samples.ANSWER["verdict"], samples.ANSWER["condition"])
+    assert answer["rate"] == pytest.approx(samples.ANSWER["rate"], abs=1e-4)
+    assert set(answer["certificate"]) == set(samples.ANSWER["certificate"])
+    assert set(answer["claims"]) == set(samples.ANSWER["claims"])
+
+
+def test_undecided_example(http: httpx.Client) -> None:
+    answer = http.post("/v1/certificates", json={**samples.REQUEST, "tensors": {"W": [[0.0, -2.5], [2.5, 0.0]]}}).json()
+    for name in ("verdict", "reason", "certificate", "rate", "factor"):
+        assert answer[name] == samples.UNDECIDED[name], name
+
+
+def test_stored_sample_verifies_for_ever(http: httpx.Client) -> None:
+    body = {
+        "certificate": samples.ENVELOPE_SAMPLE,
+        "proof": samples.PROOF_SAMPLE,
+        "tensors": samples.REQUEST["tensors"],
+    }
+    report = http.post("/v1/verifications", json=body).json()
+    assert report["valid"]
+    assert (set(report), report["digest"]) == (set(samples.REPORT), samples.REPORT["digest"])
+    document = json.dumps(samples.ENVELOPE_SAMPLE, sort_keys=True, separators=(",", ":")).encode()
+    certificate = Certificate.from_parts(document, base64.b64decode(samples.PROOF_SAMPLE))
+    assert verify_certificate(certificate, {"W": samples.REQUEST["tensors"]["W"]}, exact=True).valid
+
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "mode"),
+    # what a path may hold is any text, so that only bodies can be wrong
+    [(*call, mode) for call in sorted(CALLS) for mode in GenerationMode if call[1] == "post" or mode.is_positive],
+)
+def test_service_keeps_to_its_document(service: Running, path: str, method: str, mode: GenerationMode) -> None:
+    """What schemathesis makes up from the document, valid and not, is answered as the document says; never a 5xx."""
+    operation = schemathesis.openapi.from_url(f"{service.url}/openapi.json")[path][method.upper()]
+
+    @settings(
+        max_examples=40 if method == "post" else 8,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def conforms(case: schemathesis.Case) -> None:
+        case.call_and_validate(checks=CHECKS, timeout=30)
+
+    conforms()
