@@ -59,11 +59,13 @@ class Majorant:
         matrix: continuous T^-1 N + diag(border - 1/tau_i), map N.
         border: the level below which it contracts: the rate is ``border`` minus the level; 1 for a map.
         scale: l = scale * left vector, shape (n,) (1/tau for continuous time).
+        room: border minus the diagonal of ``matrix``, without cancellation: (1 - N_ii)/tau_i, or 1 - N_ii; shape (n,).
     """
 
     matrix: Nonnegative
     border: float
     scale: Array
+    room: Array
 
 
 def majorant(system: System) -> Majorant:
@@ -82,10 +84,11 @@ def majorant(system: System) -> Majorant:
         inner = np.maximum(lower * own, upper * own)
         border = float(np.max((1.0 - np.minimum(inner, 0.0)) / tau))
         diagonal = np.maximum(inner / tau + (border - 1.0 / tau), 0.0)
-        return Majorant(Nonnegative(data, weights.indices, weights.indptr, diagonal), border, 1.0 / tau)
+        matrix = Nonnegative(data, weights.indices, weights.indptr, diagonal)
+        return Majorant(matrix, border, 1.0 / tau, (1.0 - inner) / tau)
     ends = [np.abs(1.0 - gain + gain * d * own) for d in (lower, upper)]
     matrix = Nonnegative(data, weights.indices, weights.indptr, np.maximum(*ends))
-    return Majorant(matrix, 1.0, np.ones_like(tau))
+    return Majorant(matrix, 1.0, np.ones_like(tau), 1.0 - matrix.diagonal)
 
 
 def _compress(weights: Array) -> SparseMatrix:
@@ -127,6 +130,7 @@ class Absolute:
             None if system.form != "lure" else "'absolute' speaks of rate and hopfield networks, not of the lure form"
         )
 
+    @np.errstate(all="ignore")  # overflow ends in inf or NaN, and those are looked for
     def decide(self, system: System, goal: Goal) -> Decision:
         """Perron vectors of the majorant; claims 1e-12, 1e-10, 1e-8 (relative to 1/tau) below what they give."""
         refusal = self.applies(system)
@@ -153,16 +157,23 @@ class Absolute:
         self, system: System, bounds: Majorant, r: ExtendedVector, y: ExtendedVector, goal: Goal
     ) -> Decision:
         above, beside = quotients(bounds.matrix, r), quotients(bounds.matrix, y, transposed=True)
-        if system.continuous:
-            best = bounds.border - float(np.max(above + beside)) / 2.0
-        else:
-            best = _number(system, bounds, float(above.max()), float(beside.max()))
-        numbers = aim(system, best, goal, _BACK_OFFS)
+        numbers: list[float] = []
+        for back in _BACK_OFFS:
+            best = _reached(system, bounds, above, beside, back)
+            numbers += aim(system, best, goal, (0.0,))
         if not numbers:
-            return missed(system, best, goal, self.name)
+            return missed(system, _reached(system, bounds, above, beside, 0.0), goal, self.name)
         l = ExtendedVector.of(y.mantissa * bounds.scale, y.exponent)
         proof = AbsoluteProof(r.mantissa, r.exponent, l.mantissa, l.exponent)
-        return tuple(Candidate(proof, claim(system, number)) for number in numbers)
+        return tuple(Candidate(proof, claim(system, number)) for number in dict.fromkeys(numbers))
+
+
+def _reached(system: System, bounds: Majorant, above: Array, beside: Array, back: float) -> float:
+    """The rate or factor of a pair of vectors with these quotients, ``back`` worse in every row (relative to 1/tau)."""
+    if system.continuous:
+        return float(np.min(bounds.room - (above + beside) / 2.0 - back / system.tau))
+    diagonal = bounds.matrix.diagonal
+    return float(np.sqrt((above + diagonal).max()) * np.sqrt((beside + diagonal).max())) + back
 
 
 def _number(system: System, bounds: Majorant, right: float, left: float) -> float:

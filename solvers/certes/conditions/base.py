@@ -6,12 +6,18 @@ claim to safer ones; ``certify`` takes the first that the verifier accepts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from certes.proofs import Claims, Proof
 from certes.systems import System
+
+Array = NDArray[np.float64]
 
 Backend = Literal["auto", "cvxpy-clarabel", "cvxpy-scs"]
 Why = Literal["not-applicable", "margin", "too-large", "missing-extra", "deadline", "solver"]
@@ -92,6 +98,17 @@ class Condition(Protocol):
         ...
 
 
+def eigenvalues(matrix: Array) -> Array | None:
+    """Eigenvalues of a symmetric matrix, ascending; None if they leave the float range."""
+    if not np.isfinite(matrix).all():
+        return None
+    try:
+        values = np.asarray(np.linalg.eigvalsh(matrix), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return None
+    return values if np.isfinite(values).all() else None
+
+
 def aim(system: System, best: float, goal: Goal, back_offs: tuple[float, ...]) -> tuple[float, ...]:
     """The numbers to claim, best first, when ``best`` is the exact optimum for the proof at hand.
 
@@ -109,7 +126,7 @@ def aim(system: System, best: float, goal: Goal, back_offs: tuple[float, ...]) -
         found = [best - back * unit for back in back_offs]
         if goal.target is not None:
             found = [goal.target] if goal.target <= found[0] else []
-        found = [c for c in found if c > 0.0]
+        found = [c for c in found if 0.0 < c < math.inf]
     else:
         found = [best + back for back in back_offs]
         if goal.target is not None:
@@ -122,7 +139,8 @@ def missed(system: System, best: float, goal: Goal, condition: str) -> NothingFo
     """What to answer when ``best`` is no claim worth making."""
     word = "rate" if system.continuous else "factor"
     wanted = "" if goal.target is None else f", {goal.target:.6g} was asked for"
-    return NothingFound("margin", f"the best {word} that '{condition}' comes to is {best:.6g}{wanted}", float(best))
+    distance = float(best) if math.isfinite(best) else None
+    return NothingFound("margin", f"the best {word} that '{condition}' comes to is {best:.6g}{wanted}", distance)
 
 
 def claim(system: System, number: float) -> Claims:

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from certes.conditions.base import Candidate, Condition, Decision, Goal, NothingFound, aim, claim, missed
+from certes.conditions.base import Candidate, Condition, Decision, Goal, NothingFound, aim, claim, eigenvalues, missed
 from certes.errors import InputError
 from certes.proofs import ProductProof
 from certes.systems import System
@@ -34,9 +34,11 @@ Array = NDArray[np.float64]
 
 #: Largest network whose factors are searched for (dense linear algebra, a few n^3).
 LARGEST = 4000
-#: Allowance for rounding in the residual, relative to norm(P1 S P2), and for the metric bounds, relative.
+#: Allowance for rounding in the residual, relative to norm(P1 S P2), for the metric bounds, relative, and the least
+#: residual (squares underflow).
 _ALLOWANCES = (1e-15, 1e-13, 1e-11)
 _BOUND_PADS = (1e-6, 1e-3, 0.1)
+_FLOORS = (1e-300, 1e-150, 1e-140)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +102,7 @@ class Product:
             return f"the factors are of size {len(self.factors.outer)}, the network of size {system.size}"
         return None
 
+    @np.errstate(all="ignore")  # overflow ends in inf or NaN, and those are looked for
     def decide(self, system: System, goal: Goal) -> Decision:
         """Three candidates, with growing allowances for the rounding of E and of the metric bounds."""
         refusal = self.applies(system)
@@ -122,14 +125,14 @@ class Product:
             metric = metric_of(system, factors)
         if not (np.isfinite(scale) and np.isfinite(metric).all()):
             return NothingFound("not-applicable", "the factors' product overflows")
-        values = np.linalg.eigvalsh(metric)
-        if not values[0] > 0:
+        values = eigenvalues(metric)
+        if values is None or not values[0] > 0:
             return NothingFound("not-applicable", "the core is not positive definite")
         gain = float(system.slope.upper.max())
         found: list[Candidate] = []
         best = -np.inf
-        for allowance, pad in zip(_ALLOWANCES, _BOUND_PADS, strict=True):
-            residual = max(error * (1.0 + 1e-9) + allowance * scale, 1e-300)
+        for allowance, pad, floor in zip(_ALLOWANCES, _BOUND_PADS, _FLOORS, strict=True):
+            residual = max(error * (1.0 + 1e-9) + allowance * scale, floor)
             low, high = float(values[0]) * (1.0 - pad), float(values[-1]) * (1.0 + pad)
             loss = gain * float(np.sqrt(high / low)) * residual
             reached = (1.0 - loss * (1.0 + 1e-9) - 1e-15) / tau

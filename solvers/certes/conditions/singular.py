@@ -13,6 +13,7 @@ need not be attained (reducible W): cond(Q) is capped at ``CAP`` beyond a balanc
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,7 @@ class Singular:
             return "'singular' speaks of rate and hopfield networks with dense weights"
         return None
 
+    @np.errstate(all="ignore")  # overflow ends in inf or NaN, and those are looked for
     def decide(self, system: System, goal: Goal) -> Decision:
         """The norm at the best scaling found, padded by about 1e-15 to 1e-10 times n^2, relative."""
         refusal = self.applies(system)
@@ -84,7 +86,7 @@ def number_of(system: System, norm: float) -> float:
 def norm_at(matrix: Array, q: Array) -> float:
     """norm(Q^1/2 A Q^-1/2), the largest singular value."""
     root = np.sqrt(q)
-    return float(np.linalg.norm(root[:, None] * matrix / root[None, :], 2))
+    return _spectral_norm(root[:, None] * matrix / root[None, :])
 
 
 def scaling(matrix: Array) -> Array:
@@ -100,6 +102,8 @@ def scaling(matrix: Array) -> Array:
     start = _balancing(matrix)
     balanced = start[:, None] * matrix / start[None, :]
     balanced = balanced / np.abs(balanced).max()
+    if not np.isfinite(balanced).all():
+        return plain
     width = np.log(CAP) / 4.0  # |x| <= width, q = exp(2 x)
     # about ten passes over all orders for a hundred neurons, fewer where a decomposition takes long
     passes = int(np.clip(3e8 / size**3, 3, 40))
@@ -133,7 +137,16 @@ def _balancing(matrix: Array) -> Array:
 
 
 def _norm(matrix: Array, x: Array) -> float:
-    return float(np.linalg.norm(np.exp(x)[:, None] * matrix * np.exp(-x)[None, :], 2))
+    return _spectral_norm(np.exp(x)[:, None] * matrix * np.exp(-x)[None, :])
+
+
+def _spectral_norm(matrix: Array) -> float:
+    if not np.isfinite(matrix).all():
+        return math.inf
+    try:
+        return float(np.linalg.norm(matrix, 2))
+    except np.linalg.LinAlgError:
+        return math.inf
 
 
 def _schatten(x: Array, matrix: Array, order: float) -> tuple[float, Array]:

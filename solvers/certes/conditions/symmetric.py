@@ -27,7 +27,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.conditions.base import Candidate, Decision, Goal, NothingFound, aim, claim, missed
+from certes.conditions.base import Candidate, Decision, Goal, NothingFound, aim, claim, eigenvalues, missed
 from certes.proofs import Claims, LureProof, Proof, SymmetricProof
 from certes.systems import System
 
@@ -59,46 +59,47 @@ class Symmetric:
             return "'symmetric' needs one slope interval for all neurons, or continuous time and slopes >= 0"
         return None
 
+    @np.errstate(all="ignore")  # overflow ends in inf or NaN, and those are looked for
     def decide(self, system: System, goal: Goal) -> Decision:
         """The exact optimum, backed off by 1e-12 to 1e-8 (1e-11 to 1e-6 where the Lur'e block carries the proof)."""
         refusal = self.applies(system)
         if refusal is not None:
             return NothingFound("not-applicable", refusal)
-        eigenvalues: Array = np.asarray(np.linalg.eigvalsh(system.matrix("W")), dtype=np.float64)
-        if not np.isfinite(eigenvalues).all():
+        values = eigenvalues(system.matrix("W"))
+        if values is None:
             return NothingFound("margin", "the eigenvalues of W overflow")
         candidates: list[Candidate] = []
         if system.continuous and bool((system.slope.lower >= 0).all()):
-            candidates += _closed_form(system, goal, eigenvalues)
+            candidates += _closed_form(system, goal, values)
         if system.slope.uniform:
-            candidates += _through_block(system, goal, eigenvalues)
+            candidates += _through_block(system, goal, values)
         # stable sort: among equal claims the closed form comes first, it is the cheaper one to verify
         candidates.sort(
             key=lambda entry: -(entry.claims.rate or 0.0) if system.continuous else entry.claims.factor or 1.0
         )
-        return tuple(candidates) or missed(system, optimum(system, eigenvalues), goal, self.name)
+        return tuple(candidates) or missed(system, optimum(system, values), goal, self.name)
 
 
-def optimum(system: System, eigenvalues: Array) -> float:
+def optimum(system: System, values: Array) -> float:
     """The best rate or factor, a supremum or infimum; slopes [min a_i, max b_i] for all neurons."""
     lower, upper, tau = float(system.slope.lower.min()), float(system.slope.upper.max()), float(system.tau[0])
-    ends = np.concatenate([lower * eigenvalues, upper * eigenvalues])
+    ends = np.concatenate([lower * values, upper * values])
     if system.step is None:
         return float(1.0 - ends.max()) / tau
     leak = system.step / tau
     return float(np.abs(1.0 - leak + leak * ends).max())
 
 
-def _closed_form(system: System, goal: Goal, eigenvalues: Array) -> list[Candidate]:
+def _closed_form(system: System, goal: Goal, values: Array) -> list[Candidate]:
     """Continuous time, slopes in [0, g]: the weights are their own proof."""
     tau, bound = float(system.tau[0]), float(system.slope.upper.max())
     found: list[Candidate] = []
-    if eigenvalues[-1] < 0:
+    if values[-1] < 0:
         rate = goal.target or _at_most(1.0 / tau, tau)
         if Fraction(rate) * Fraction(tau) <= 1:
             found.append(Candidate(SymmetricProof(negative=True), Claims(rate=rate)))
-    top = bound * max(float(eigenvalues[-1]), 0.0)
-    size = max(1.0, bound * float(np.abs(eigenvalues).max()))
+    top = bound * max(float(values[-1]), 0.0)
+    size = max(1.0, bound * float(np.abs(values).max()))
     numbers = aim(system, (1.0 - top) / tau, goal, tuple(back * size for back in _BACK_OFFS))
     return found + [Candidate(SymmetricProof(negative=False), Claims(rate=number)) for number in numbers]
 
@@ -110,12 +111,12 @@ def _at_most(rate: float, tau: float) -> float:
     return rate
 
 
-def _through_block(system: System, goal: Goal, eigenvalues: Array) -> list[Candidate]:
+def _through_block(system: System, goal: Goal, values: Array) -> list[Candidate]:
     """A Lur'e proof with Q = I, for one slope interval; left out where the closed form does as well."""
-    best = optimum(system, eigenvalues)
+    best = optimum(system, values)
     if system.continuous and system.slope.lower[0] == 0.0:
         return []
-    size = max(1.0, float(system.slope.bound[0] * np.abs(eigenvalues).max()))
+    size = max(1.0, float(system.slope.bound[0] * np.abs(values).max()))
     numbers = aim(system, best, goal, tuple(back * size for back in _LURE_BACK_OFFS))
     return [Candidate(_block_proof(system, number), claim(system, number)) for number in numbers]
 

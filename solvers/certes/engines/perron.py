@@ -87,12 +87,12 @@ def scale_exponents(matrix: Nonnegative, exponent: Integers, transposed: bool = 
 
 
 def quotients(matrix: Nonnegative, vector: ExtendedVector, transposed: bool = False) -> Array:
-    """Collatz-Wielandt quotients (G v)_i / v_i, or (G^T v)_i / v_i; shape (n,)."""
+    """Collatz-Wielandt quotients (G v)_i / v_i, or (G^T v)_i / v_i, of the off-diagonal part; shape (n,)."""
     off = matrix
     if np.any(vector.exponent != vector.exponent[0]):
         off = matrix.with_data(scale_exponents(matrix, vector.exponent, transposed))
     operator = off.sparse.T if transposed else off.sparse
-    return np.asarray(operator @ vector.mantissa / vector.mantissa + matrix.diagonal)
+    return np.asarray(operator @ vector.mantissa / vector.mantissa)
 
 
 @dataclass(frozen=True, eq=False)
