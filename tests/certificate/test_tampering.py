@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -133,6 +134,8 @@ FALSE = [
     ("lure-rate", (*SYSTEM, "form"), "hopfield", "false-claim"),
     ("lure-rate", (*SYSTEM, "step"), 0.5, "false-claim"),
     ("lure-rate", (*SYSTEM, "tau"), 10.0, "obligation-failed"),
+    ("lure-rate", (*CONDITION, "name"), "symmetric", "false-claim"),
+    ("lure-general", (*CONDITION, "name"), "symmetric", "false-claim"),
     ("lure-hopfield", (*SYSTEM, "form"), "rate", "false-claim"),
     ("lure-map", (*CLAIMS, "factor"), 0.5, "obligation-failed"),
     ("lure-map", (*CLAIMS, "factor"), 1.0, "false-claim"),
@@ -495,6 +498,55 @@ def test_unreadable_paths(tmp_path, keys) -> None:
             case.certificate.sign(bad_key)
     with pytest.raises(InputError):
         read_weights(tmp_path)
+
+
+# --- what an unsigned edit leaves valid is true ---------------------------------------------------------------------
+
+NUMBERS = [
+    (name, path)
+    for name in NAMES
+    for path in leaves(json.loads(cases()[name].certificate.payload)["predicate"], ("predicate",))
+    if len(path) > 1
+    and path[1] in ("claims", "margin", "system")
+    and isinstance(reduce(lambda part, step: part[step], path, json.loads(cases()[name].certificate.payload)), float)
+]
+
+
+@settings(max_examples=80)
+@given(
+    place=st.sampled_from(NUMBERS),
+    factor=st.sampled_from([0.0, -1.0, 0.5, 0.9, 0.999999, 1.000001, 1.1, 2.0, 8.0]) | st.floats(0.3, 3.0),
+)
+def test_edited_numbers_that_stay_valid_are_true(place, factor: float, tmp_path_factory) -> None:
+    """The judge is the exact audit, other code in rational arithmetic."""
+    pytest.importorskip("flint")
+    name, path = place
+    case = cases()[name]
+    folder = tmp_path_factory.mktemp("edit")
+    document = edited(case.certificate, path, lambda old: old * factor)
+    if check(folder, document, case.certificate.proof, case.file).valid:
+        report = check(folder, document, case.certificate.proof, case.file, exact=True)
+        assert report.valid, (path, factor, report)
+
+
+@settings(max_examples=80)
+@given(
+    name=st.sampled_from(NAMES), data=st.data(), size=st.sampled_from([1e-9, 1e-3, 0.1, 1.0]), seed=st.integers(0, 99)
+)
+def test_edited_proofs_that_stay_valid_are_true(name: str, data, size: float, seed: int, tmp_path_factory) -> None:
+    pytest.importorskip("flint")
+    case = cases()[name]
+    arrays = arrays_of(case.certificate.proof)
+    floats = sorted(key for key, array in arrays.items() if array.dtype == np.float64)
+    if not floats:
+        return
+    key = data.draw(st.sampled_from(floats))
+    noise = size * np.random.default_rng(seed).normal(size=arrays[key].shape)
+    noise = noise + noise.T
+    folder = tmp_path_factory.mktemp("edit")
+    document, proof = forged(case.certificate, lambda old: {**old, key: old[key] + noise})
+    if check(folder, document, proof, case.file).valid:
+        assert check(folder, document, proof, case.file, exact=True).valid
 
 
 # --- the exact audit -----------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ Each obligation has its own stable reason codes; checking stops at the first tha
                      wrong-system
      8. proof        the proof file is there, is the stated one, and holds such a proof
                      missing-proof, wrong-proof, malformed-proof
-     9. words        norm and growth are those of the proof, no claim is out of place
+     9. words        norm and growth are those of the proof, no claim is out of place, and a theorem
+                     about symmetric weights is named for symmetric weights only
                      false-claim
     10. mathematics  every obligation of :mod:`certes.verify`, over the given weights
                      obligation-failed, false-claim
@@ -166,7 +167,7 @@ def _check(
     _check_condition(progress, statement)
     system = _check_weights(progress, statement, weights)
     proof, claims = _open_proof(progress, statement, proof_of)
-    _check_words(progress, statement, proof, claims)
+    _check_words(progress, statement, system, proof, claims)
     report = _mathematics(progress, statement, system, proof, claims)
     if exact:
         _audit(progress, system, proof, claims)
@@ -317,7 +318,7 @@ def _open_proof(
     return found[0], claims
 
 
-def _check_words(progress: _Progress, statement: Statement, proof: ArrayProof, claims: Claims) -> None:
+def _check_words(progress: _Progress, statement: Statement, system: System, proof: ArrayProof, claims: Claims) -> None:
     """Obligation 9: what the verifier does not see."""
     stated = statement.predicate.claims
     if stated.norm != norm_of(statement.predicate.system, proof):
@@ -327,7 +328,15 @@ def _check_words(progress: _Progress, statement: Statement, proof: ArrayProof, c
         _refuse("false-claim", "words", f"growth {stated.growth!r} is stated, the witness has {growth!r}")
     if isinstance(proof, InstabilityWitness) and claims != Claims():
         _refuse("false-claim", "words", "a witness carries no claim but its growth")
+    if statement.predicate.condition.name == "symmetric" and not _symmetric(system):
+        _refuse("false-claim", "words", "the condition 'symmetric' is stated, and the weights are not symmetric")
     progress.held("words", "norm and growth are those of the proof")
+
+
+def _symmetric(system: System) -> bool:
+    if system.form == "lure" or system.is_sparse:
+        return False
+    return bool((system.matrix("W") == system.matrix("W").T).all())
 
 
 def _mathematics(progress: _Progress, statement: Statement, system: System, proof: Any, claims: Claims) -> Report:
