@@ -1,1 +1,0 @@
-"""Judges that are not the product's code: brute, slow, and exact."""
