@@ -282,6 +282,10 @@ def test_proof_file(case: Case, tmp_path) -> None:
     certificate = case.certificate
     document, proof = certificate.document, certificate.proof
     assert check(tmp_path, document, None, case.file).reason == "missing-proof"
+    assert verify_certificate((document, None), case.file).reason == "missing-proof"
+    assert verify_certificate((document, proof), case.file).valid
+    assert verify_certificate((document, proof + b"x"), case.file).reason == "wrong-proof"
+    assert verify_certificate((document + b"x", proof), case.file).reason == "malformed"
     for position in range(0, len(proof), max(1, len(proof) // 60)):
         changed = bytearray(proof)
         changed[position] ^= 0x10

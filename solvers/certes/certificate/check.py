@@ -106,7 +106,7 @@ class _Progress:
 
 
 def verify_certificate(
-    certificate: Certificate | str | os.PathLike[str],
+    certificate: Certificate | str | os.PathLike[str] | tuple[bytes, bytes | None],
     weights: Weights | None,
     *,
     key: bytes | str | os.PathLike[str] | None = None,
@@ -115,7 +115,8 @@ def verify_certificate(
     """Check a whole certificate against weights: the numbered list of this module's docstring.
 
     Args:
-        certificate: a certificate, or the path of its file (or of a folder with one).
+        certificate: a certificate, or the path of its file (or of a folder with one), or the unread bytes of both files
+            (envelope, proof).
         weights: the weight file (path, bytes or read): digests of file and tensors must fit. Or a system, or arrays by
             role (``{"W": W}``) or by tensor name, or W itself: the digests of the tensors must fit.
         key: an Ed25519 public key (PEM bytes or path) that must have signed; None: signatures are not checked.
@@ -133,7 +134,9 @@ def verify_certificate(
     given = _take(weights)
     proof_of: Callable[[Statement], bytes | None]
     if isinstance(certificate, Certificate):
-        data, loaded = certificate.document, certificate.proof
+        certificate = (certificate.document, certificate.proof)
+    if isinstance(certificate, tuple):
+        data, loaded = certificate
         proof_of = lambda _: loaded  # noqa: E731
     else:
         data, path = documents.read_document(certificate), Path(certificate)
