@@ -24,11 +24,18 @@ _PIPED_WIDTH = 160
 _STYLES = {"contracting": "bold green", "valid": "bold green", "not_contracting": "bold red", "invalid": "bold red"}
 
 
+class _Console(Console):
+    """A console that lets :func:`certes_client.cli.main` decide what a reader that went away means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console; no colours and no cursor movements unless it is a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PIPED_WIDTH
-    return Console(stderr=stderr, highlight=False, width=width, soft_wrap=False)
+    return _Console(stderr=stderr, highlight=False, width=width, soft_wrap=False)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

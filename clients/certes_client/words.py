@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 from certes.proofs import Claims, InstabilityWitness
@@ -52,12 +53,10 @@ def claimed(value: float, *, up: bool) -> str:
         value: the number.
         up: round upwards (a factor, a gain) or downwards (a rate, a radius).
     """
-    if not math.isfinite(value) or value == 0:
+    if not math.isfinite(value):
         return f"{value:g}"
-    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 5)
-    scaled = value / unit
-    rounded = (math.ceil(scaled - 1e-9) if up else math.floor(scaled + 1e-9)) * unit
-    return f"{rounded:.6g}"
+    rounding = ROUND_CEILING if up else ROUND_FLOOR
+    return f"{float(Context(prec=6, rounding=rounding).create_decimal(Decimal(value))):.6g}"
 
 
 def system_line(system: System | UnsupportedCell) -> str:
