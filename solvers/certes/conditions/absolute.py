@@ -46,6 +46,8 @@ Array = NDArray[np.float64]
 SPREAD = 48.0
 #: Largest part of the distance between the best level and the border that is given up.
 LOSS = 1e-3
+#: Nonzeros from which the vectors are found to 1e-6 of the distance to the border instead of 1e-7.
+LARGE = 1_000_000
 #: What is given up in turn: 1e-9 only to be above the root at all.
 _LOSSES = (1e-9, 1e-7, 1e-6, 1e-5, 1e-4, LOSS)
 _BACK_OFFS = (1e-12, 1e-10, 1e-8)
@@ -142,12 +144,13 @@ class Absolute:
         components = strong_components(bounds.matrix)
         if goal.progress is not None:
             goal.progress(f"absolute: {components.count} strongly connected components")
-        right = local_vectors(bounds.matrix, components, bounds.border)
+        tolerance = 1e-7 if bounds.matrix.data.size < LARGE else 1e-6
+        right = local_vectors(bounds.matrix, components, bounds.border, tolerance)
         root = float(right.upper.max())
         if not root < bounds.border:
             best = _number(system, bounds, root, root)
             return missed(system, best, goal, self.name)
-        left = local_vectors(bounds.matrix, components, bounds.border, transposed=True)
+        left = local_vectors(bounds.matrix, components, bounds.border, tolerance, transposed=True)
         pair = _join_both(system, bounds, components, right, left, goal)
         if pair is None:
             return missed(system, _number(system, bounds, root, root), goal, self.name)

@@ -22,6 +22,8 @@ Integers = NDArray[np.int64]
 CHUNK = 2_000_000
 #: Components up to this size may use dense factorisations when power iteration is slow.
 DENSE_LIMIT = 1500
+#: Power iterations before anything else is tried.
+FIRST_ROUNDS = 120
 #: Largest exponent spread of an iterate before it is moved into the matrix.
 _FOLD = 150
 
@@ -194,14 +196,14 @@ def local_vectors(
     """
     blocks = matrix if components.count == 1 else matrix.with_data(_inside(matrix, components))
     search = _PowerIteration(blocks, components, transposed)
-    # A sparse matrix-vector product costs about 2 ns per entry: stay near a second for small ones, and within the
-    # cost of 90 products for large ones.
-    budget = int(np.clip(4e8 / (matrix.data.size + matrix.size), 90, 5000))
-    unsettled = search.run(budget, ceiling, tolerance)
     sizes = np.bincount(components.labels, minlength=components.count)
+    unsettled = search.run(FIRST_ROUNDS, ceiling, tolerance)
     for label in unsettled[:50]:
         if sizes[label] <= DENSE_LIMIT:
             search.refine(int(label))
+    if (sizes[unsettled] > DENSE_LIMIT).any():
+        # A product costs about 2 ns per entry: stay near a second or two, and do not go on where each takes long.
+        search.run(int(np.clip(4e8 / (matrix.data.size + matrix.size), 0, 5000)), ceiling, tolerance)
     return search.result()
 
 
@@ -222,7 +224,8 @@ class _PowerIteration:
         self.components = components
         self.transposed = transposed
         self.exponent = np.zeros(blocks.size, dtype=np.int64)
-        self.best = np.ones(blocks.size)
+        self.vector = np.ones(blocks.size)
+        self.best = self.vector
         self.best_exponent = self.exponent
         self.lower = np.zeros(components.count)
         self.upper = np.full(components.count, np.inf)
@@ -241,7 +244,7 @@ class _PowerIteration:
 
     def run(self, budget: int, ceiling: float, tolerance: float) -> NDArray[np.intp]:
         """Iterate until settled or out of budget; return the labels of components that are not settled."""
-        v = np.ones(self.blocks.size)
+        v = self.vector
         operator = self.blocks.sparse.T if self.transposed else self.blocks.sparse
         open_labels = np.arange(self.components.count)
         scale, keep = np.ones(1), 0.0
@@ -257,7 +260,7 @@ class _PowerIteration:
                 break
             if step % 4 == 0:
                 # The shift makes periodic blocks converge: little at first, since it slows all others down.
-                part = 0.02 if step < 32 else 0.3
+                part = 0.02 if step < 40 else 0.3
                 keep = part / (1.0 + part)
                 scale = self._spread_out((1.0 - keep) / np.clip(self.upper, 1e-300, 1e300))
             v = scale * image + keep * v
@@ -266,6 +269,7 @@ class _PowerIteration:
                 if v.min() < 2.0**-_FOLD:
                     v = self._fold(v)
                     operator = self.blocks.sparse.T if self.transposed else self.blocks.sparse
+        self.vector = v
         return open_labels
 
     def _record(self, v: Array, quotient: Array) -> None:
