@@ -202,6 +202,8 @@ SPARSE: Mapping[str, Any] = {
         {"W.indptr": np.array([0, 2, 1])},
         {"W.indptr": np.array([1, 1, 2])},
         {"W.indptr": np.array([0, 1])},
+        {"W.indptr": np.array([0, 2**31 - 1, 5 - 2**31, -5, 2], np.int32), "W.shape": np.array([4, 4])},
+        {"W.indptr": np.array([0, 2**63 - 1, 5 - 2**63, -5, 2]), "W.shape": np.array([4, 4])},
         {"W.indptr": np.array([0, 2, 2]), "W.indices": np.array([1, 0])},
         {"W.indptr": np.array([0, 2, 2]), "W.indices": np.array([0, 0])},
         {"W.shape": np.array([2, 2, 2])},

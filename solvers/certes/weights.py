@@ -179,7 +179,10 @@ class WeightFile:
         if size.shape != (2,) or (size <= 0).any():
             raise InputError(shape.name, f"{size.tolist()[:8]}", "two positive numbers (rows, columns)", "wrong-shape")
         rows, columns = int(size[0]), int(size[1])
-        value = SparseMatrix(data.floats(), indices.array(), indptr.array(), (rows, columns))
+        starts = indptr.array()
+        if (starts[1:] < starts[:-1]).any():  # compared, not subtracted: a difference could wrap around
+            raise InputError(indptr.name, "row pointers that descend", "CSR row pointers", "malformed-sparse")
+        value = SparseMatrix(data.floats(), indices.array(), starts, (rows, columns))
         index_subjects = sparse_subjects(name, np.zeros(0), value.indices, value.indptr, value.shape)[1:]
         return Tensor(value, (data.subject, *index_subjects))
 

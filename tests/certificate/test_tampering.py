@@ -8,10 +8,12 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from certes.certificate import REASONS, Certificate, verify_certificate
+from certes.certificate import REASONS, Certificate, build, verify_certificate
 from certes.certificate.envelope import Envelope
 from certes.errors import CertesError, InputError
+from certes.proofs import AbsoluteProof, Claims
 from certes.spec import SystemSpec
+from certes.systems import RateNetwork
 from certes.weights import read_weights, to_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -357,7 +359,10 @@ FORGED = [
     ("absolute", "right", lambda a: -a, "obligation-failed"),
     ("absolute", "right_exponent", lambda a: a + np.array([0, 40, 0, 0]), "false-claim"),
     ("absolute", "left", lambda a: 2 * a, "obligation-failed"),
-    ("absolute", "left_exponent", lambda a: a + np.array([0, 0, 0, 2**62]), "obligation-failed"),
+    ("absolute", "left_exponent", lambda a: a + np.array([0, 0, 0, 2**62]), "malformed-proof"),
+    ("absolute", "left_exponent", lambda a: a + np.array([0, 0, 0, 2**40]), "malformed-proof"),
+    ("absolute", "right_exponent", lambda a: np.array([0, 0, 0, -(2**63)]), "malformed-proof"),
+    ("absolute", "right_exponent", lambda a: a + np.array([0, 2**39, 0, 0]), "false-claim"),
     ("symmetric", "negative", np.logical_not, "false-claim"),  # another norm
     ("product", "core", lambda a: -a, "obligation-failed"),
     ("product", "core", lambda a: a * 1.001, "obligation-failed"),
@@ -391,6 +396,16 @@ def test_forged_proof(name: str, array: str, edit, reason: str, tmp_path) -> Non
 
     report = check(tmp_path, *forged(case.certificate, apply), case.file)
     assert report.reason == reason, report.detail
+
+
+def test_exponents_that_wrap_around(tmp_path) -> None:
+    """Differences of exponents near -2**63 wrap: both ratios of a pair would look tiny, whatever the weights."""
+    smallest = np.array([0, -(2**63)])
+    half = np.full(2, 0.5)
+    proof = AbsoluteProof(half, smallest, half.copy(), smallest.copy())
+    system = RateNetwork([[0.0, 1e3], [1e3, 0.0]], "tanh")
+    certificate = build(system, "contracting", "absolute", 1, proof, Claims(rate=0.99))
+    assert verify_certificate(certificate, system).reason == "malformed-proof"
 
 
 def test_forged_proof_files_that_are_none(tmp_path) -> None:

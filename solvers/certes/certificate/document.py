@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from certes.certificate import statement as statements
@@ -29,6 +30,7 @@ from certes.weights import Limits, read_weights, to_bytes
 CERTIFICATE_SUFFIX = ".certificate.json"
 PROOF_SUFFIX = ".proof.safetensors"
 _STEP = "step."
+_EXPONENT = 1 << 40
 _LIMITS = Limits(header_bytes=2**16, tensors=64)
 
 
@@ -227,6 +229,15 @@ def read_proof(statement: Statement, proof: bytes) -> tuple[ArrayProof, LureProo
         arrays = {name: entry.array() for name, entry in file.tensors.items()}
         if wrong := [name for name, entry in file.tensors.items() if entry.dtype not in ("F64", "I64", "BOOL")]:
             raise InputError(f"proof.{wrong[0]}", file.tensors[wrong[0]].dtype, "F64, I64 or BOOL", "malformed-proof")
+        for name, array in arrays.items():
+            # far from the ends of int64, so that no difference of two exponents wraps around
+            if (
+                array.dtype == np.int64
+                and array.size
+                and not -_EXPONENT < int(array.min()) <= int(array.max()) < _EXPONENT
+            ):
+                given = f"exponents from {array.min()} to {array.max()}"
+                raise InputError(f"proof.{name}", given, f"exponents within +-{_EXPONENT}", "malformed-proof")
         main = {name: array for name, array in arrays.items() if not name.startswith(_STEP)}
         step: dict[str, NDArray[Any]] = {
             name.removeprefix(_STEP): array for name, array in arrays.items() if name.startswith(_STEP)
