@@ -610,9 +610,10 @@ def hopeless(rng: Generator) -> Iterator[Candidate]:
     yield Candidate("range", jumps, proof_of(one), Claims(factor=-1.5 - size))
     calm = RateNetwork(none, **quiet)
     yield Candidate("range", calm, proof_of(one), Claims(rate=0.5, factor=0.5))
-    # an asymmetric metric, read by its lower triangle
-    metric = np.array([[1.0, 30.0 * size], [0.0, 1.0]])
-    yield Candidate("asymmetric", RateNetwork(-metric.T, **quiet), proof_of(metric), Claims(rate=0.4))
+    # an asymmetric metric, of which a Cholesky reads one triangle; the weights cancel what the coupling reads
+    for metric in (np.array([[1.0, 30.0 * size], [0.0, 1.0]]), np.array([[1.0, 0.0], [30.0 * size, 1.0]])):
+        for W in (-metric, -metric.T):
+            yield Candidate("asymmetric", RateNetwork(W, **quiet), proof_of(metric), Claims(rate=0.4))
     # symmetric, c tau >= 1
     strong = RateNetwork(np.array([[-9.0]]), **quiet)
     yield Candidate("symmetric-rate", strong, SymmetricProof(False), Claims(rate=1.0 + size))
