@@ -16,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 import scipy.sparse
 from certes.errors import CertesError, InputError, TooLargeError
@@ -310,6 +311,28 @@ def test_files_that_are_none(data: bytes, slug: str, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(data)
     assert slug_of(path) == slug
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (by_hand({"W": entry("F64", [1, 1], 8, 16)}, bytes(16)), "overlap or hole"),
+        (by_hand({**GOOD, "V": entry("F64", [1, 1], 4, 12)}, bytes(12)), "overlap or hole"),
+        (by_hand({**GOOD, "V": entry("F64", [1, 1], 0, 8)}, bytes(8)), "overlap or hole"),
+        (by_hand(GOOD, bytes(7)), "truncated or padded"),
+        (by_hand(GOOD, bytes(9)), "truncated or padded"),
+        (by_hand({"W": entry("F64", [2, 1], 0, 8)}, bytes(8)), "8 bytes for F64"),
+    ],
+)
+def test_our_own_checks_come_before_the_library(data: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_weights(data)
+
+
+def test_two_readers_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safetensors, "deserialize", lambda _: [("V", {})])
+    with pytest.raises(InputError, match="two readers"):
+        read_weights(by_hand(GOOD, bytes(8)))
 
 
 def test_limits(tmp_path: Path) -> None:

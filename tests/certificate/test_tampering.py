@@ -6,6 +6,7 @@ import json
 import shutil
 from functools import reduce
 
+import ml_dtypes
 import numpy as np
 import pytest
 from certes.certificate import REASONS, Certificate, build, verify_certificate
@@ -317,6 +318,7 @@ def test_every_array_of_a_forged_proof(case: Case, tmp_path) -> None:
             "missing": lambda arrays, name=name: {key: array for key, array in arrays.items() if key != name},
             "renamed": lambda arrays, name=name: {key + ("x" if key == name else ""): a for key, a in arrays.items()},
             "single": lambda arrays, name=name: {**arrays, name: arrays[name].astype(np.float32)},
+            "bfloat16": lambda arrays, name=name: {**arrays, name: arrays[name].astype(ml_dtypes.bfloat16)},
             "deeper": lambda arrays, name=name: {**arrays, name: arrays[name][None]},
         }
         for label, edit in edits.items():
