@@ -374,3 +374,12 @@ def test_goal_reaches_the_condition(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (seen[0].target, seen[0].backend) == (0.1, "cvxpy-scs")
     assert seen[0].seconds is not None
     assert 0 < seen[0].seconds <= 5.0
+
+
+def test_an_unstable_jacobian_is_refuted_before_any_condition_is_asked():
+    result = certify(
+        RateNetwork([[0.0, 3.0], [3.0, 0.0]], activation="tanh", input_matrix=[[1.0], [0.0]], bias=[0.0, 1.0])
+    )
+    assert result.verdict == "not_contracting"
+    assert [attempt.condition for attempt in result.attempts] == ["instability"]
+    assert "the input layer alone cannot produce" in result.detail

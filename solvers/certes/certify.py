@@ -71,6 +71,11 @@ def certify(
     names = NAMES if condition == "auto" else (by_name(condition).name,)
     goal = Goal(_target(system, rate), _backend(backend), _seconds(seconds), progress)
     run = _Run(system, goal, None if goal.seconds is None else time.monotonic() + goal.seconds)
+    refute = refute and not system.is_sparse
+    if refute and len(names) > 1 and run.hopeless():
+        if (found := run.refute()) is not None:
+            return found
+        refute = False  # looked for already
     for name in names:
         if name == COSTLY and len(names) > 1:
             if refute and not run.proven and (found := run.refute()) is not None:
@@ -147,11 +152,9 @@ class _Run:
         """Look for a witness; a result only if the verifier accepts it."""
         from certes.certificate.document import build
         from certes.refutation import refute
+        from certes.simulation import input_in_range
 
         name, version = _INSTABILITY
-        if self.system.is_sparse:
-            self._nothing(name, "not-applicable", "sparse weights are not searched for a witness", None)
-            return None
         self.say("instability: searching")
         left = self.left
         witness = refute(self.system, None if left is None else 0.5 * left)
@@ -167,6 +170,9 @@ class _Run:
         self.attempts.append(Attempt(name, "proven"))
         certificate = build(self.system, "not_contracting", name, version, witness, Claims())
         detail = "an equilibrium under a constant input has a growing mode: the network contracts in no norm"
+        reach = input_in_range(self.system, witness)
+        if reach.relative is not None and not reach.reachable:
+            detail += f"; the input layer alone cannot produce that input (relative distance {reach.relative:.2g})"
         return Result(
             "not_contracting",
             condition=name,
@@ -182,6 +188,13 @@ class _Run:
         strengths = [_strength(entry.claims) for entry in self.proven]
         good = max(strengths) - _EQUAL * max(abs(max(strengths)), 1e-300)
         return next(entry for entry, strength in zip(self.proven, strengths, strict=True) if strength >= good)
+
+    def hopeless(self) -> bool:
+        """Whether the Jacobian at the lowest or the highest slopes is unstable: then no condition can succeed."""
+        from certes.conditions.lure import Setting
+
+        ceiling = Setting.of(self.system).inequality.ceiling(samples=0)
+        return bool(np.isfinite(ceiling) and ceiling <= (0.0 if self.system.continuous else -1.0))
 
     def settled(self) -> str | None:
         """Why the costly condition need not be asked, or None."""
