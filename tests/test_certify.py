@@ -377,7 +377,7 @@ def test_goal_reaches_the_condition(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unstable_jacobian_is_refuted_before_any_condition_is_asked():
-    result = certify(
+    result = certes.certify(
         RateNetwork([[0.0, 3.0], [3.0, 0.0]], activation="tanh", input_matrix=[[1.0], [0.0]], bias=[0.0, 1.0])
     )
     assert result.verdict == "not_contracting"
