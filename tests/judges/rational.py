@@ -24,7 +24,7 @@ from certes.proofs import (
     SymmetricProof,
 )
 from certes.systems import SparseMatrix, System
-from flint import fmpq, fmpq_mat
+from flint import arb, ctx, fmpq, fmpq_mat
 
 Q = fmpq
 Rows = list[list[fmpq]]
@@ -418,11 +418,9 @@ def condition_number(system: System, proof: Proof) -> fmpq | None:
 def _claims(system: System, proof: Proof, claims: Claims) -> set[str]:
     failed = set()
     condition = condition_number(system, proof)
-    if claims.metric_condition_log2 is not None:
-        whole = math.floor(claims.metric_condition_log2)
-        # between two whole numbers of bits the claim is called false: the verifier works with the whole part
-        if condition is None or claims.metric_condition_log2 < 0 or condition > Q(2) ** whole:
-            failed.add("metric-condition")
+    bits = claims.metric_condition_log2
+    if bits is not None and (condition is None or bits < 0 or not _bits_at_most(condition, exact(bits))):
+        failed.add("metric-condition")
     if claims.gain is not None:
         decay = exact(claims.rate) if claims.rate is not None else 1 - exact(claims.factor)
         room = None if condition is None else (exact(claims.gain) * decay) ** 2 / condition
@@ -437,6 +435,14 @@ def _claims(system: System, proof: Proof, claims: Claims) -> set[str]:
     if claims.margin and isinstance(proof, AbsoluteProof):
         failed.add("supported")
     return failed
+
+
+def _bits_at_most(value: fmpq, bits: fmpq) -> bool:
+    """value <= 2**bits, by value**d <= 2**n if bits = n/d has a small d, else by a logarithm of 1000 bits."""
+    if bits.q <= 64:
+        return value ** int(bits.q) <= Q(2) ** int(bits.p)
+    with ctx.workprec(1000):
+        return bool(arb(value).log_base(2) <= arb(bits))
 
 
 def _input_norm_at_most(system: System, squared: fmpq) -> bool:
