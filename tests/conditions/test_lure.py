@@ -395,3 +395,9 @@ def test_the_score_is_the_best_level_of_a_point(continuous: bool) -> None:
         return float(np.linalg.eigvalsh(block)[0])
 
     assert least(best - 1e-6) > 0 > least(best + 1e-6)
+
+
+def test_a_modest_target_needs_no_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    system = RateNetwork(random_weights(6, 27, 0.9), "tanh")
+    assert level(system, Goal(target=0.05)) == 0.05

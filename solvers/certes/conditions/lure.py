@@ -186,15 +186,19 @@ class Lure:
         if not all(np.isfinite(part).all() and np.abs(part).max() < 1e150 for part in parts):
             return NothingFound("solver", "entries beyond 1e150: rescale the weights")
         start = setting.start()
+        target = None if goal.target is None else goal.target if system.continuous else -goal.target
+        if setting.family is not None and target is not None and start.strength >= target:
+            candidates = _uniform_candidates(setting, start, target)
+            if candidates:
+                return candidates  # no solver is needed for what is asked
         backend = _backend(setting, goal)
         if isinstance(backend, NothingFound):
-            return _guess(setting, start, goal, backend)
+            return _guess(setting, start, target, backend)
         try:
             program = sdp.Margin(setting.inequality, backend, *setting.coordinates(start))
         except MissingExtraError as error:
             return NothingFound("missing-extra", str(error))
         clock = sdp.Clock(goal.seconds)
-        target = None if goal.target is None else goal.target if system.continuous else -goal.target
         found = sdp.search(program, setting.refine, start, clock, target=target, progress=goal.progress)
         if found.point is None:
             if found.stopped == "deadline":
@@ -217,11 +221,10 @@ def _backend(setting: Setting, goal: Goal) -> sdp.CvxpyBackend | NothingFound:
     return NothingFound("too-large", limit)
 
 
-def _guess(setting: Setting, start: sdp.Point, goal: Goal, refusal: NothingFound) -> Decision:
+def _guess(setting: Setting, start: sdp.Point, target: float | None, refusal: NothingFound) -> Decision:
     """Where no solver takes the system: uniform leak can still be proven from the starting multipliers."""
     if setting.family is None or setting.system.size > LARGEST_GUESS or not np.isfinite(start.strength):
         return refusal
-    target = None if goal.target is None else goal.target if setting.system.continuous else -goal.target
     candidates = _uniform_candidates(setting, start, target)
     level = setting.inequality.level(start.strength)
     detail = f"{refusal.detail}; the scaling by Perron vectors, not optimised, comes to {level:.6g}"

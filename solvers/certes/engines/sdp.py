@@ -89,9 +89,13 @@ class Inequality:
         patterns = [np.zeros_like(self.gap), self.gap]
         patterns += [self.gap * (random.random(len(self.gap)) < 0.5) for _ in range(samples)]
         worst = -np.inf
-        for slopes in patterns:
-            values = np.linalg.eigvals(self.A + (self.B * slopes) @ self.C)
-            worst = max(worst, float(values.real.max() if self.continuous else np.abs(values).max()))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for slopes in patterns:
+                jacobian = self.A + (self.B * slopes) @ self.C
+                if not np.isfinite(jacobian).all():
+                    return np.inf  # beyond the float range: nothing is known
+                values = np.linalg.eigvals(jacobian)
+                worst = max(worst, float(values.real.max() if self.continuous else np.abs(values).max()))
         return -worst
 
 
@@ -152,7 +156,7 @@ class ScsBackend(CvxpyBackend):
     package = "scs"
     max_order = 240
     clock = "time_limit_secs"
-    options: ClassVar[dict[str, Any]] = {"eps_abs": 1e-6, "eps_rel": 1e-6, "max_iters": 4000}
+    options: ClassVar[dict[str, Any]] = {"eps_abs": 1e-6, "eps_rel": 1e-6, "max_iters": 2500}
 
 
 BACKENDS: dict[str, type[CvxpyBackend]] = {entry.name: entry for entry in (ClarabelBackend, ScsBackend)}
