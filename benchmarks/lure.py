@@ -7,13 +7,14 @@ block with every rounding, shifts it and factorises it; then, in a row of its ow
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import scipy.linalg.lapack
 from certes.verify.contraction import verify_contraction
 
 from benchmarks.measure import Contender, race
-from benchmarks.problems import Dense
+from benchmarks.problems import Array, Dense
 from benchmarks.report import Row
 
 #: (n, rounds, aim for the proof alone)
@@ -34,7 +35,11 @@ def _checked(problem: Dense, every_claim: bool) -> Contender:
     return Contender("verify", work)
 
 
-def _factorise(matrix: np.ndarray) -> None:
+def _copy(matrix: Array) -> tuple[Array]:
+    return (matrix.copy(order="F"),)
+
+
+def _factorise(matrix: Array) -> None:
     _, info = scipy.linalg.lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
     if info != 0:
         raise AssertionError("the block is not positive definite")
@@ -47,8 +52,8 @@ def rows(quick: bool) -> Iterator[Row]:
         matrix = problem.matrix()
         column_major = np.asfortranarray(matrix)
         cholesky = [
-            Contender("np.linalg.cholesky", lambda matrix=matrix: np.linalg.cholesky(matrix)),
-            Contender("LAPACK dpotrf", _factorise, lambda matrix=column_major: (matrix.copy(order="F"),)),
+            Contender("np.linalg.cholesky", partial(np.linalg.cholesky, matrix)),
+            Contender("LAPACK dpotrf", _factorise, partial(_copy, column_major)),
         ]
         for every_claim in (False, True):
             result = race(_checked(problem, every_claim), cholesky, rounds)

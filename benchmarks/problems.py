@@ -98,9 +98,9 @@ def wide_problem(size: int, spread_log2: float = 2000.0) -> tuple[sp.csr_array, 
     offsets = [k for k in range(-5, 6) if k != 0]
     signs = np.random.default_rng(1).choice([-0.09, 0.09], (len(offsets), size))
     # W_ij = M_ij 2**(slope (i - j))
-    bands = [signs[row] * 2.0 ** (-slope * k) for row, k in enumerate(offsets)]
-    weights = sp.dia_array((np.array(bands), offsets), shape=(size, size)).tocsr()
-    log2 = slope * np.arange(size)
+    bands = signs * 2.0 ** (-slope * np.array(offsets, dtype=np.float64))[:, None]
+    weights = sp.csr_array(sp.diags_array(bands, offsets=offsets, shape=(size, size), format="csr"))
+    log2 = slope * np.arange(size, dtype=np.float64)
     right, right_exponent = _mantissa(log2)
     left, left_exponent = _mantissa(-log2)
     return weights, AbsoluteProof(right, right_exponent, left, left_exponent), Claims(rate=0.1 - 1e-9)

@@ -92,7 +92,8 @@ def _save(weights: sp.csr_array, place: Path) -> None:
     for name in _ARRAYS:
         np.save(place / f"{name}.npy", getattr(weights, name))
     proof, claims = _find(RateNetwork(weights, slope=(0.0, 1.0)))
-    np.savez(place / "proof.npz", **proof.to_arrays())
+    for name, array in proof.to_arrays().items():
+        np.save(place / f"proof-{name}.npy", array)
     (place / "claims.json").write_text(json.dumps(claims.rate))
 
 
@@ -103,9 +104,8 @@ def _load(place: Path) -> sp.csr_array:
 
 
 def _load_proof(place: Path) -> tuple[AbsoluteProof, Claims]:
-    with np.load(place / "proof.npz") as stored:
-        proof = AbsoluteProof.from_arrays(dict(stored))
-    return proof, Claims(rate=json.loads((place / "claims.json").read_text()))
+    stored = {path.stem.removeprefix("proof-"): np.load(path) for path in place.glob("proof-*.npy")}
+    return AbsoluteProof.from_arrays(stored), Claims(rate=json.loads((place / "claims.json").read_text()))
 
 
 def _child(what: str, place: Path, rounds: int) -> Any:
@@ -115,8 +115,8 @@ def _child(what: str, place: Path, rounds: int) -> Any:
 
 
 def _race(entry: dict[str, Any]) -> Race:
-    spreads = {name: Spread(**entry.pop(name)) for name in ("ours", "other", "ratio")}
-    return Race(**entry, **spreads)
+    ours, other, ratio = (Spread(**entry[name]) for name in ("ours", "other", "ratio"))
+    return Race(ours, other, entry["other_name"], ratio, entry["medians"])
 
 
 def _main(what: str, place: Path, rounds: int) -> object:
