@@ -275,3 +275,13 @@ def test_a_million_neurons_in_two_gigabytes(judge):
     assert found is not None
     assert judge.number(found) == pytest.approx(0.1, abs=5e-3)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2e6  # kB, the building of the matrix included
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["absolute", "symmetric", "product", "singular"])
+@pytest.mark.parametrize("scale", [5e-324, 1e-300, 1e200, 1e308])
+def test_the_ends_of_the_float_range_raise_nothing(name, scale, judge):
+    pattern = np.array([[-1.0, 0.5, 0.0], [0.5, -1.0, 0.25], [0.0, 0.25, -1.0]]) * scale
+    for system in (RateNetwork(pattern, "gelu", tau=0.1), HopfieldNetwork(pattern, "tanh", step=0.5)):
+        decision = by_name(name).decide(system, Goal())
+        assert isinstance(decision, NothingFound) or all(judge.number(entry) > 0 for entry in decision)
