@@ -100,6 +100,10 @@ def test_sparse_input_is_canonical():
         SparseMatrix(np.ones(2), np.array([0, 0]), np.array([0, 2]), (1, 1))
     with pytest.raises(InputError, match="column index"):
         SparseMatrix(np.ones(1), np.array([3]), np.array([0, 1]), (1, 1))
+    with pytest.raises(InputError, match="row pointers"):
+        SparseMatrix(np.ones(1), np.array([0]), np.array([0, 2**31 - 1, -(2**31), 1], dtype=np.int32), (3, 3))
+    with pytest.raises(InputError, match="signed integers"):
+        SparseMatrix(np.ones(2), np.array([1, 0], dtype=np.uint64), np.array([0, 2]), (1, 2))
     empty_rows = SparseMatrix(np.ones(2), np.array([2, 0]), np.array([0, 0, 1, 1, 2]), (4, 4))
     assert empty_rows.nnz == 2
 

@@ -56,13 +56,16 @@ class SparseMatrix:
             raise InputError(
                 "W", "sparse arrays of inconsistent lengths", "CSR arrays data, indices, indptr", "wrong-shape"
             )
-        if self.indptr[0] != 0 or self.indptr[-1] != nnz or np.any(np.diff(self.indptr) < 0):
+        if self.indices.dtype.kind != "i" or self.indptr.dtype.kind != "i":
+            raise InputError("W", "indices that are not signed integers", "CSR index arrays", "malformed-sparse")
+        # entries are compared, not subtracted: differences of crafted integers wrap around
+        if self.indptr[0] != 0 or self.indptr[-1] != nnz or bool((self.indptr[1:] < self.indptr[:-1]).any()):
             raise InputError(
                 "W", "row pointers that do not ascend from 0 to nnz", "CSR row pointers", "malformed-sparse"
             )
         if nnz and (self.indices.min() < 0 or self.indices.max() >= columns):
             raise InputError("W", "a column index out of range", f"columns in [0, {columns})", "malformed-sparse")
-        ascending = np.diff(self.indices) > 0
+        ascending = self.indices[1:] > self.indices[:-1]
         row_starts = self.indptr[1:-1]
         ascending[row_starts[(row_starts > 0) & (row_starts < nnz)] - 1] = True  # a new row may start anywhere
         if not ascending.all():
