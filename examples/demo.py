@@ -46,9 +46,8 @@ NETWORKS: list[tuple[str, dict[str, Any], str]] = [
 EXACT = {"mnist-rnn-relu-32", "stable-leaky-tanh-24"}
 
 LEGEND = """\
- factor     every step brings any two states closer by this, in the certificate's norm
- grows      under a constant input the network rests at a point from which it departs by this per step
-
+ factor   in the certificate's norm, every step brings any two states closer by this
+ grows    an input holds the network at a point from which it departs by this per step
 """
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 

@@ -127,8 +127,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def crash(_: Request, error: Exception) -> ProblemResponse:
-        # Starlette re-raises after answering, so the server logs the traceback; the answer tells nothing of the inside.
-        return problem(500, "internal", "An error inside the service. It has been logged; nothing was certified.")
+        # Starlette re-raises after answering: the server logs the traceback and closes the connection, which the
+        # client has to know before it sends its next request. The answer tells nothing of the inside.
+        said = "An error inside the service. It has been logged; nothing was certified."
+        return problem(500, "internal", said, {"Connection": "close"})
 
 
 def clip(text: str, limit: int = 300) -> str:

@@ -89,6 +89,7 @@ def test_refuses_to_go_remote(tmp_path: Path, host: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     assert done.returncode == 2
     assert "--allow-remote" in done.stderr
@@ -110,9 +111,8 @@ def test_remote_with_leave(tmp_path: Path) -> None:
 
 def test_data_directory_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = subprocess.run(
-        [*SERVE, "--port", "0", "--data", str(tmp_path / "file" / "x")], capture_output=True, text=True, check=False
-    )
+    command = [*SERVE, "--port", "0", "--data", str(tmp_path / "file" / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert "data directory" in done.stderr
 
