@@ -114,9 +114,10 @@ def test_a_block_beyond_the_limit_is_undecided() -> None:
     system = RateNetwork(np.zeros((5, 5)), slope=(0.0, 1.0))
     proof, claims = proof_of(np.eye(5)), Claims(rate=0.4)
     assert audit(system, proof, claims).valid
-    report = audit(system, proof, claims, limit=14)
+    report = audit(system, proof, claims, limit=9)
     assert (report.verdict, report.reason) == ("undecided", "exact-audit-undecided")
-    assert "15" in report.detail
+    assert "10" in report.detail
+    assert audit(system, proof, claims, limit=10).valid
 
 
 def test_a_step_is_its_exact_float() -> None:

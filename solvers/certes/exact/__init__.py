@@ -36,6 +36,14 @@ def _too_large(rows: int, limit: int) -> Report:
     return Report("undecided", (Check("size", False, detail),), "exact-audit-undecided", detail)
 
 
+def _rows(system: System, proof: Proof) -> int:
+    """Size of the largest block of a proof; 0 for ``absolute``."""
+    states = system.size
+    if isinstance(proof, LureProof):
+        return (states if system.continuous else 2 * states) + len(system.slope.lower)
+    return {"absolute": 0, "singular": 2 * states}.get(proof.kind, states)
+
+
 def audit(system: System, proof: Proof, claims: Claims, *, limit: int = LIMIT) -> Report:
     """Decide every obligation of a proof and its claims in exact arithmetic.
 
@@ -56,8 +64,7 @@ def audit(system: System, proof: Proof, claims: Claims, *, limit: int = LIMIT) -
     if system.is_sparse and proof.kind != "absolute":
         detail = "sparse weights are verified by the condition absolute only"
         return Report("undecided", (Check("condition", False, detail),), "obligation-failed", detail)
-    rows = {"absolute": 0, "symmetric": 1, "product": 1, "singular": 2}.get(proof.kind, 3) * system.size
-    if rows > limit:
+    if (rows := _rows(system, proof)) > limit:
         return _too_large(rows, limit)
     first: Step = ("inputs", lambda: contraction.finite_numbers(proof, claims), "every number is finite")
     listed = [first, *contraction.steps(system, proof, claims), _step_claim(system, claims, limit)]
