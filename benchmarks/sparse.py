@@ -39,7 +39,8 @@ def rows(quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         _save(sparse_weights(size), place)
-        verifying, finding = (_race(entry) for entry in _child("time", place, rounds))
+        taking, verifying, finding = (_race(entry) for entry in _child("time", place, rounds))
+        yield Row.of_race("take sparse weights in: check, copy, hash", label, taking)
         aims = dict.fromkeys(AIMS) if quick else AIMS
         because = "its passes over the nonzeros cost more than 50 products"
         yield Row.of_race("verify an absolute proof", label, verifying, aims["verify"], because)
@@ -123,9 +124,12 @@ def _main(what: str, place: Path, rounds: int) -> object:
     weights = _load(place)
     system = RateNetwork(weights, slope=(0.0, 1.0))
     if what == "time":
+        taking = race(
+            Contender("take in", lambda: RateNetwork(weights, slope=(0.0, 1.0))), [_products(weights)], rounds
+        )
         verifying = race(_verifying(system, *_load_proof(place)), [_products(weights)], rounds)
         finding = race(Contender("find", lambda: _find(system)), [_products(weights)], rounds)
-        return [asdict(verifying), asdict(finding)]
+        return [asdict(taking), asdict(verifying), asdict(finding)]
     if what == "verify":
         _verifying(system, *_load_proof(place)).seconds()
     else:
