@@ -132,6 +132,49 @@ def test_a_proof_of_another_network_is_refused(system: System, proof: Proof, cla
     assert not verify_contraction(other, proof, claims).valid
 
 
+@QUESTIONS
+def test_claims_beyond_all_bounds_are_refused(system: System, proof: Proof, claims: Claims) -> None:
+    level = {"rate": 1e9} if system.continuous else {"factor": 1e-9}
+    beyond = [
+        level,
+        {"margin": -0.5},
+        {"margin": 3.0},
+        {"gain": 0.0},
+        {"gain": -100.0},
+        {"weight_radius": -0.01},
+        {"weight_radius": 5.0},
+        {"metric_condition_log2": -1.0},
+        {"metric_condition_log2": 2.0**40},
+    ]
+    for change in beyond:
+        report = verify_contraction(system, proof, replace(claims, **change))
+        assert report.verdict == "undecided", change
+        assert report.reason == "obligation-failed"
+
+
+@pytest.mark.parametrize("step", [math.nan, math.inf, 0.0, -0.5, 5e-324, 1e308, 2.5])
+def test_a_wrong_largest_step_is_refused(step: float) -> None:
+    system, proof, claims = good()[0]
+    assert claims.largest_step is not None
+    moved = replace(claims, largest_step=replace(claims.largest_step, step=step))
+    assert not verify_contraction(system, proof, moved).valid
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf, 0.0, -0.99, 1.0, 1.5, 0.5])
+def test_a_wrong_factor_at_the_largest_step_is_refused(factor: float) -> None:
+    system, proof, claims = good()[0]
+    assert claims.largest_step is not None
+    moved = replace(claims, largest_step=replace(claims.largest_step, factor=factor))
+    assert not verify_contraction(system, proof, moved).valid
+
+
+def test_a_map_given_as_such_has_no_largest_step() -> None:
+    system = LureSystem(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros((1, 1)), slope=(0.0, 1.0), discrete=True)
+    proof = proof_of(np.ones((1, 1)))
+    assert verify_contraction(system, proof, Claims(factor=0.5)).valid
+    assert not verify_contraction(system, proof, Claims(factor=0.5, largest_step=StepClaim(1.0, 0.5, proof))).valid
+
+
 def test_four_blocks_with_a_negative_metric_are_refused() -> None:
     """MATH section 5: with P = -1 the Lur'e blocks are positive definite for four systems that do not contract so."""
     one, zero, minus = np.ones((1, 1)), np.zeros((1, 1)), proof_of(-np.ones((1, 1)))
