@@ -16,9 +16,9 @@ Array = NDArray[np.float64]
 #: Bits, shifted left by one, of the smallest normal number and of infinity.
 _SMALLEST_NORMAL, _INFINITE = np.uint64(1 << 53), np.uint64(0x7FF << 53)
 _HALF_ULP = 2.0**-53
-#: Sizes of the probing product: for small systems, whose factorisation stays in this thread, and for all others, large
-#: enough for every BLAS thread to get a part (OpenBLAS stays in one thread up to 2**18 multiplications).
-_SMALL, _LARGE = 16, 512
+#: Rows and depth of the probing product: for small systems, whose factorisation stays in this thread, and for all
+#: others, large enough for every BLAS thread to get a part (OpenBLAS stays in one thread up to 2**18 multiplications).
+_SMALL, _LARGE = (16, 2), (128, 64)
 
 
 def rounds_to_nearest(size: int) -> bool:
@@ -39,9 +39,11 @@ def rounds_to_nearest(size: int) -> bool:
     return bool(sums and products and blas)
 
 
-def _blas_rounds_to_nearest(addend: float, expected: float, probe: int) -> bool:
-    left = np.ones((probe, 2))
-    right = np.vstack([np.ones(probe), np.full(probe, addend)])
+def _blas_rounds_to_nearest(addend: float, expected: float, probe: tuple[int, int]) -> bool:
+    rows, depth = probe
+    left = np.ones((rows, depth))
+    right = np.zeros((depth, rows))  # zeros add nothing, in any order
+    right[0], right[1] = 1.0, addend
     return bool((left @ right == expected).all() and (left @ -right == -expected).all())
 
 
