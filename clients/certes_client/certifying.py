@@ -116,7 +116,7 @@ def _summary(
     elif result.witness is not None and isinstance(system, System):
         rows += words.witness_lines(result.witness, system)
     if result.verdict == "undecided":
-        rows.append(("reason", f"{result.reason}: {words.printable(result.detail, 600)}"))
+        rows.append(("reason", words.reason_line(result.reason, result.detail, result.attempts)))
         rows += [("tried" if k == 0 else "", line) for k, line in enumerate(_tried(result))]
         rows += [
             ("try next" if k == 0 else "", line)

@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 from certes.proofs import Claims, InstabilityWitness
+from certes.simulation import input_in_range
 from certes.systems import System, UnsupportedCell
 
 #: condition -> what it is, for a reader who meets the name for the first time.
@@ -29,6 +30,15 @@ _ADVICE: dict[str, tuple[str, ...]] = {
     "deadline": ("allow more time: --seconds N", "ask for less: --rate with the rate or factor that you need"),
     "memory": ("use a machine with more memory, or one of the cheaper conditions: --condition singular",),
     "not-applicable": ("let Certes choose: --condition auto",),
+}
+_REASONS: dict[str, str] = {
+    "margin": "every condition that speaks of this network misses a proof",
+    "deadline": "the time limit came first",
+    "too-large": "the network is beyond what the remaining conditions can do",
+    "missing-extra": "the conditions that could decide this are not installed",
+    "not-applicable": "the condition does not speak of such a network",
+    "solver": "the solver gave up",
+    "memory": "the memory did not suffice",
 }
 _SMALLER = "scale the recurrent weights down; the distances above say how far they are from a proof"
 _STEP = "for a network run step by step, a smaller --step is easier to certify"
@@ -116,14 +126,32 @@ def witness_lines(witness: InstabilityWitness, system: System) -> list[tuple[str
         when = f"after {witness.horizon:.0f} steps"
     apart = math.dist(witness.start.tolist(), witness.start_other.tolist())
     largest = float(abs(witness.input).max())
+    held = (
+        f"a constant input (bias included) of size up to {largest:.3g}" if largest else "an input of 0 (bias included)"
+    )
+    rest = f"{held} lets the network rest at a point"
     return [
-        (
-            "equilibrium",
-            f"a constant input of {witness.input.size} numbers up to {largest:.3g} holds the network at rest",
-        ),
+        ("equilibrium", rest),
         ("unstable", f"{mode}, so the network contracts in no norm"),
         ("two starts", f"{apart:.2g} apart, under that input they have parted {when}"),
+        *_producible(witness, system),
     ]
+
+
+def _producible(witness: InstabilityWitness, system: System) -> list[tuple[str, str]]:
+    """Whether the network's own input matrix can produce the input; contraction quantifies over every input."""
+    found = input_in_range(system, witness)
+    if found.relative is None:
+        return []
+    if found.reachable:
+        return [("input", "the network's own input matrix and bias can produce it")]
+    return [("input", f"the network's own input matrix and bias miss it by {100 * found.relative:.2g} % of its size")]
+
+
+def reason_line(reason: str | None, detail: str, attempts: tuple[Any, ...]) -> str:
+    """Why it is undecided; what each condition said stands in lines of its own, if there are attempts."""
+    said = _REASONS.get(str(reason)) if attempts else None
+    return f"{reason}: {said or printable(detail, 600)}"
 
 
 def advice(reason: str | None, attempts: tuple[Any, ...], system: System | UnsupportedCell) -> list[str]:

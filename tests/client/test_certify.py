@@ -143,6 +143,17 @@ def test_summary_not_contracting(capsys: Capture, tmp_path: Path) -> None:
         assert word in done.out
 
 
+@pytest.mark.parametrize(("drive", "words"), [(np.eye(2), "can produce it"), ([[0.0], [1.0]], "miss it by")])
+def test_summary_says_whether_the_input_can_be_produced(
+    capsys: Capture, tmp_path: Path, drive: Any, words: str
+) -> None:
+    arrays = {"rnn.weight_hh_l0": np.array(UNSTABLE), "rnn.weight_ih_l0": np.array(drive)}
+    arrays |= {f"rnn.bias_{side}_l0": np.full(2, 0.125) for side in ("ih", "hh")}
+    net = write_weights(tmp_path / "rnn.safetensors", arrays)
+    done = inside(capsys, "certify", net, "--form", "torch-rnn", "--activation", "tanh", "--out", tmp_path)
+    assert (done.code, words in done.out) == (1, True), done.out
+
+
 def test_summary_undecided(capsys: Capture, tmp_path: Path) -> None:
     done = inside(capsys, "certify", network(tmp_path, ROTATION), *RATE, "--out", tmp_path)
     assert done.out.startswith("undecided  net.safetensors")

@@ -113,6 +113,7 @@ def test_health_answers_while_everything_is_busy(serve: Serve, monkeypatch: pyte
         assert post_file(http, weights(W=np.array(SMALL) * 0.7)).status_code == 200
 
 
+@pytest.mark.slow
 def test_real_solve_does_not_block(serve: Serve) -> None:
     """A real solve holds the interpreter now and then; health still answers."""
     rng = np.random.default_rng(3)
