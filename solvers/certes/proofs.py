@@ -211,9 +211,9 @@ class Claims:
     Attributes:
         rate: c, continuous time, in 1/(unit of time): norms of differences shrink at least like exp(-c t).
         factor: rho, discrete time, per step.
-        margin: the smallest eigenvalue of every equilibrated block that had to be positive definite exceeds this.
+        margin: the smallest eigenvalue of the deciding block, equilibrated by powers of two, exceeds this.
         weight_radius: every W' with norm_2(W' - W) <= this keeps the proof (same rate or factor, same metric).
-        gain: incremental gain from input to state, steady state, Euclidean norms.
+        gain: incremental gain from input u (lure: inside phi) to state, steady state, Euclidean norms.
         largest_step: see :class:`StepClaim`.
         metric_condition_log2: log2 of an upper bound on the condition number of the metric.
     """

@@ -103,8 +103,8 @@ def largest_step(question: Question) -> Check:
     if claim is None:
         return Check("largest-step", True, "not claimed")
     system = question.system
-    if system.discrete or not 0 < claim.step < np.inf:
-        return Check("largest-step", False, "a system with an Euler step > 0")
+    if system.discrete or not 0 < claim.step < np.inf or not isinstance(claim.proof, LureProof):
+        return Check("largest-step", False, "a system with an Euler step > 0, a proof of kind lure")
     sub = verify_contraction(system.with_step(claim.step), claim.proof, Claims(factor=claim.factor))
     return Check("largest-step", sub.valid, f"every step up to {claim.step!r}: factor {claim.factor!r} at the largest")
 
@@ -149,9 +149,10 @@ def inputs(system: System, arrays: tuple[Array, ...]) -> Check | None:
 
 
 def _proof_arrays(proof: Proof, claims: Claims) -> tuple[Array, ...]:
-    arrays = [
-        np.asarray(array, dtype=np.float64) for name, array in proof.to_arrays().items() if name != "metric_upper"
-    ]
+    given = proof.to_arrays()
+    if isinstance(proof, LureProof) and proof.metric_upper == np.inf:  # "no bound": an infinity that means something
+        del given["metric_upper"]
+    arrays = [np.asarray(array, dtype=np.float64) for array in given.values()]
     numbers = [
         claims.rate,
         claims.factor,

@@ -1,0 +1,55 @@
+"""Numbers that are not numbers: each is refused by name, whatever field it hides in."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from certes.proofs import AbsoluteProof, Claims, LureProof, ProductProof, SingularProof, StepClaim
+from certes.systems import RateNetwork
+from certes.verify import verify_contraction
+
+EYE, ONES = np.eye(2), np.ones(2)
+LURE = LureProof(EYE, ONES, False, 0.5, 2.0, 0.0, 0.0)
+PROOFS = [
+    LURE,
+    AbsoluteProof(ONES / 2, np.zeros(2, dtype=np.int64), ONES / 2, np.zeros(2, dtype=np.int64)),
+    SingularProof(ONES, 0.5),
+    ProductProof(ONES, EYE, ONES, 1e-9, 0.5, 2.0),
+]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 5e-324])
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.kind)
+def test_every_field_of_every_proof(proof, bad):
+    weights = -EYE if proof.kind == "product" else 0.1 * EYE
+    network = RateNetwork(weights, activation="tanh")
+    claims = Claims(rate=0.3)
+    assert verify_contraction(network, proof, claims).valid
+    for entry in fields(proof):
+        value = getattr(proof, entry.name)
+        if isinstance(value, bool) or (isinstance(value, np.ndarray) and value.dtype.kind == "i"):
+            continue
+        if isinstance(value, np.ndarray):
+            spoiled = value.copy()
+            spoiled.flat[0] = bad
+        else:
+            spoiled = bad
+        if entry.name == "metric_upper" and proof.kind == "lure" and bad == np.inf:
+            continue  # there it means "no bound"
+        report = verify_contraction(network, replace(proof, **{entry.name: spoiled}), claims)
+        assert report.failed is not None, entry.name
+        assert report.failed.name == "inputs", entry.name
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 5e-324])
+def test_every_claim(bad):
+    network = RateNetwork(0.1 * EYE, activation="tanh")
+    for name in ("rate", "factor", "margin", "weight_radius", "gain", "metric_condition_log2"):
+        report = verify_contraction(network, LURE, replace(Claims(rate=0.3), **{name: bad}))
+        assert report.failed is not None, name
+        assert report.failed.name == "inputs", name
+    for step, factor in ((bad, 0.9), (0.1, bad)):
+        claims = Claims(rate=0.3, largest_step=StepClaim(step, factor, LURE))
+        assert not verify_contraction(network, LURE, claims).valid
+    claims = Claims(rate=0.3, largest_step=StepClaim(0.1, 0.99, SingularProof(ONES, 0.5)))
+    assert verify_contraction(network, LURE, claims).failed.name == "largest-step"
