@@ -26,10 +26,18 @@ class ArrayProof:
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
+        """Every field becomes what it is annotated as: narrow integers wrap around, and foreign numbers round anew."""
         for entry in fields(self):
+            dtype, ndim = _SHAPES[str(entry.type)]
             value = getattr(self, entry.name)
-            if isinstance(value, np.ndarray):
-                value.setflags(write=False)
+            if dtype is np.bool_:
+                if not isinstance(value, (bool, np.bool_)):
+                    raise InputError(f"proof.{entry.name}", repr(value), "True or False", "malformed-proof")
+                object.__setattr__(self, entry.name, bool(value))
+            elif ndim == 0:
+                object.__setattr__(self, entry.name, _number(f"proof.{entry.name}", value))
+            else:
+                object.__setattr__(self, entry.name, _own(f"proof.{entry.name}", value, np.dtype(dtype)))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Field name -> array, ready for safetensors; scalars become shape ()."""
@@ -61,6 +69,34 @@ class ArrayProof:
                 )
             values[entry.name] = array.copy() if ndim else array.item()
         return cls(**values)
+
+
+def _number(name: str, value: object) -> float:
+    """A Python float.
+
+    Raises:
+        InputError: not a real number (a bool, a string, a fraction).
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise InputError(name, repr(value), "a number", "malformed-proof")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise InputError(name, repr(value), "a number in the range of float64", "malformed-proof") from error
+
+
+def _own(name: str, value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A read-only copy of an array of the same kind of numbers (floats, signed integers), which nobody else can change.
+
+    Raises:
+        InputError: another kind of numbers.
+    """
+    if not isinstance(value, np.ndarray) or value.dtype.kind != dtype.kind:
+        given = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise InputError(name, given, f"an array of {dtype}", "malformed-proof")
+    copied: NDArray[Any] = np.array(value, dtype=dtype, order="C")
+    copied.setflags(write=False)
+    return copied
 
 
 Vector = Array
@@ -203,6 +239,10 @@ class StepClaim:
     factor: float
     proof: LureProof
 
+    def __post_init__(self) -> None:
+        for name in ("step", "factor"):
+            object.__setattr__(self, name, _number(f"largest_step.{name}", getattr(self, name)))
+
 
 @dataclass(frozen=True)
 class Claims:
@@ -225,6 +265,12 @@ class Claims:
     gain: float | None = None
     largest_step: StepClaim | None = None
     metric_condition_log2: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "factor", "margin", "weight_radius", "gain", "metric_condition_log2"):
+            value = getattr(self, name)
+            if value is not None or name == "margin":
+                object.__setattr__(self, name, _number(name, value))
 
 
 Verdict = Literal["contracting", "not_contracting", "undecided"]

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from certes.errors import InputError
 from certes.proofs import AbsoluteProof, Claims, LureProof, ProductProof, SingularProof, StepClaim
 from certes.systems import RateNetwork
 from certes.verify import verify_contraction
@@ -53,3 +54,46 @@ def test_every_claim(bad):
         assert not verify_contraction(network, LURE, claims).valid
     claims = Claims(rate=0.3, largest_step=StepClaim(0.1, 0.99, SingularProof(ONES, 0.5)))
     assert verify_contraction(network, LURE, claims).failed.name == "largest-step"
+
+
+@pytest.mark.parametrize("bad", [True, "0.3", 1j, 10**400, None])
+def test_what_is_no_number_is_refused_where_it_enters(bad):
+    with pytest.raises(InputError):
+        LureProof(EYE, ONES, False, bad, 2.0, 0.0, 0.0)
+    with pytest.raises(InputError):
+        StepClaim(0.1, bad, LURE)
+    if bad is not None:
+        with pytest.raises(InputError):
+            Claims(rate=bad)
+    for array in (np.ones(2, dtype=np.int64), np.ones(2, dtype=complex), [1.0, 1.0], np.array(["1", "1"])):
+        with pytest.raises(InputError):
+            LureProof(EYE, array, False, 0.5, 2.0, 0.0, 0.0)
+    with pytest.raises(InputError):
+        LureProof(EYE, ONES, 0, 0.5, 2.0, 0.0, 0.0)
+
+
+def test_integers_of_numpy_do_not_wrap_around():
+    """Fractions of numpy integers, and differences of narrow ones, wrap around silently."""
+    huge = np.int64(2**62)
+    coupled = RateNetwork([[0.0, 0.1], [0.1, 0.0]], slope=(-1, 1), tau=4.0)
+    assert not verify_contraction(coupled, SingularProof(ONES, 0.5), Claims(rate=huge)).valid
+    radius = Claims(rate=0.1, weight_radius=np.int64(2**32))
+    assert not verify_contraction(RateNetwork(0.1 * EYE, activation="tanh"), LURE, radius).valid
+    spread = ProductProof(ONES, EYE, ONES, huge, 0.5, 2.0)
+    assert not verify_contraction(
+        RateNetwork([[0.0, 30.0], [-30.0, 0.0]], slope=(0, 4)), spread, Claims(rate=1.0)
+    ).valid
+    for dtype in (np.int8, np.int16, np.int32):
+        exponent = np.array([np.iinfo(dtype).min, 0], dtype=dtype)
+        proof = AbsoluteProof(ONES / 2, exponent, ONES / 2, exponent)
+        network = RateNetwork([[0.0, 50.0], [50.0, 0.0]], activation="tanh")
+        assert not verify_contraction(network, proof, Claims(rate=0.5)).valid
+
+
+def test_a_proof_cannot_be_changed_after_it_was_made():
+    metric = np.eye(2)
+    proof = LureProof(metric, ONES, False, 0.5, 2.0, 0.0, 0.0)
+    metric[0, 0] = -1.0
+    assert proof.metric[0, 0] == 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        proof.metric[0, 0] = -1.0
