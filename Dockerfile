@@ -15,7 +15,8 @@ RUN python -m venv /opt/certes \
 FROM python:3.11-slim
 ENV PATH=/opt/certes/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    OPENBLAS_NUM_THREADS=1
 RUN useradd --system --uid 10001 --home-dir /var/lib/certes --create-home certes
 COPY --from=builder /opt/certes /opt/certes
 WORKDIR /var/lib/certes

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 from certes import strictjson
 from certes._version import __version__
-from certes.certificate.check import REASONS, verify_certificate
+from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.certify import certify
 from certes.errors import InputError, TooLargeError
 from certes.results import Result
 from certes.spec import SystemSpec
 from certes.systems import System, UnsupportedCell
-from certes.verify.report import Check, Report
+from certes.verify.report import Report
 from certes.weights import Limits, WeightFile, read_weights
 from starlette.concurrency import run_in_threadpool
 
@@ -119,15 +119,12 @@ class Desk:
 
         def work() -> dict[str, Any]:
             file = None if weights is None else self._read(weights, None)
-            certificate: Certificate | None = None
+            parts = envelope, self._bounded_proof(proof)
+            report = verify_certificate(parts, file, key=key, exact=exact)
             try:
-                certificate = Certificate.from_parts(envelope, self._bounded_proof(proof))
-                report = verify_certificate(certificate, file, key=key, exact=exact)
-            except InputError as error:
-                # what is wrong with the certificate is the answer; what is wrong with the request is a problem
-                if error.slug not in REASONS:
-                    raise
-                report = Report("undecided", (Check("document", False, str(error)),), error.slug, str(error))
+                certificate = Certificate.from_parts(*parts)
+            except InputError:  # not well-formed: the report says so
+                certificate = None
             return report_json(report, certificate, exact)
 
         return await self._in_worker(work)
