@@ -10,6 +10,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from certes.proofs import (
 )
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System
 from certes.verify import instability, verify_contraction, verify_instability
+from certes.verify.intervals import Box
 from certes.verify.report import Check
 
 from tests.judges import rational
@@ -333,6 +335,17 @@ def test_flushed_subnormals_hide_nothing() -> None:
             weights[0, 1] = weights[1, 0] = subnormal[0, 1]
             other = type(system)(weights, slope=(0.0, 1.0), step=system.step)
             assert not verify_contraction(other, proof, claims).valid
+
+
+@pytest.mark.usefixtures("flush_to_zero")
+def test_a_product_of_huge_and_tiny_is_still_enclosed() -> None:
+    """The rounding error of a tiny factor, taken alone, is flushed; times the huge factor it is not."""
+    rng = np.random.default_rng(3)
+    left, right = rng.standard_normal((4, 4)) * 2.0**900, rng.standard_normal((4, 4)) * 2.0**-1000
+    product = Box.exact(left) @ Box.exact(right)
+    for i, j in itertools.product(range(4), range(4)):
+        truth = sum(Fraction(float(left[i, k])) * Fraction(float(right[k, j])) for k in range(4))
+        assert abs(Fraction(float(product.mid[i, j])) - truth) <= Fraction(float(product.rad[i, j]))
 
 
 @pytest.mark.usefixtures("flush_to_zero")

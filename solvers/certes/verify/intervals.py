@@ -87,8 +87,10 @@ class Box:
     def __matmul__(self, other: Box) -> Box:
         """Matrix product; any order of summation (any BLAS but a Strassen-type one)."""
         terms = self.mid.shape[1]
-        rounding = (terms + 2) * U * np.abs(other.mid)
-        rad = np.abs(self.mid) @ (rounding + other.rad)
+        # the product first, then U: the other way round a tiny factor loses its rounding before a huge one meets it
+        rad = (np.abs(self.mid) @ np.abs(other.mid)) * ((terms + 2) * U)
+        if not other.is_exact:
+            rad = rad + np.abs(self.mid) @ other.rad
         if not self.is_exact:
             rad = rad + self.rad @ (np.abs(other.mid) + other.rad)
         return Box(self.mid @ other.mid, upward(rad, 4 * terms))
