@@ -5,7 +5,7 @@ Law (S-procedure). With the normal form (A, B, C), slopes in [0, g], G = diag(g)
     continuous   [[P A + A^T P + 2 c P, P B + C^T G Q], [., -2 Q]] <= 0                  implies rate c
     map          [[A^T P A - rho^2 P, A^T P B + C^T G Q], [., B^T P B - 2 Q]] <= 0       implies factor rho
 
-It is the sharpest condition known that needs no enumeration of slope patterns (B. Gokhale, A. Proskurnikov, Y. Kawano,
+It is the sharpest condition known that needs no enumeration of slope patterns (A. Gokhale, A. Proskurnikov, Y. Kawano,
 F. Bullo, arXiv 2604.00119). Networks with one time constant and slopes from 0 have *uniform leak*: there the inequality
 is a condition on Q alone, and the metric follows from Q by cyclic reduction, with a margin
 (:mod:`certes.engines.conic`).

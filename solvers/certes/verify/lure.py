@@ -7,7 +7,7 @@ With (A, B, C) the normal form (of the transposed system if the proof is ``dual`
     map, factor rho      [[rho^2 P, ., .], [-(C^T G Q)^T, 2 Q, .], [P A, P B, P]] - diag(m1 S^2, m2 (G Q)^2, 0)    > 0
 
 Together with P > 0 this gives P J + J^T P <= -2 c P, resp. J^T P J <= rho^2 P, for every slope pattern (S-procedure;
-R. Gokhale, A. Proskurnikov, Y. Kawano, F. Bullo, arXiv 2604.00119). P > 0 is never implied: with P = -1 the first block
+A. Gokhale, A. Proskurnikov, Y. Kawano, F. Bullo, arXiv 2604.00119). P > 0 is never implied: with P = -1 the first block
 is positive for x' = +x. Moving the weights by D, norm(D) <= r, changes the block by at most diag(m1 S^2, m2 (G Q)^2)
 as soon as r^2 <= m1 m2: that is the weight radius.
 """
