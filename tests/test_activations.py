@@ -191,7 +191,19 @@ def test_leaky_relu_covers_its_float32_neighbour() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["leaky_relu:-0.1", "leaky_relu:2", "leaky_relu:nan", "leaky_relu:x", "selu", "", "ReLU"]
+    "name",
+    [
+        "leaky_relu:٠.٥",
+        "leaky_relu: 0.5",
+        "leaky_relu:0_1e0",
+        "leaky_relu:-0.1",
+        "leaky_relu:2",
+        "leaky_relu:nan",
+        "leaky_relu:x",
+        "selu",
+        "",
+        "ReLU",
+    ],
 )
 def test_unknown_activations_are_refused(name: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -7,6 +7,7 @@ table, so bounds that are not exact floats are rounded outwards; a test proves e
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -144,10 +145,9 @@ def activation(name: str) -> Activation:
         return ACTIVATIONS[name]
     head, _, tail = name.partition(":")
     if head == "leaky_relu":
-        try:
-            slope = float(tail) if tail else 0.01
-        except ValueError:
-            slope = math.nan
+        # plain ASCII decimals: what a reader of a certificate sees is what is meant
+        plain = re.fullmatch(r"[0-9]+(\.[0-9]+)?(e-?[0-9]+)?", tail, re.ASCII) is not None
+        slope = (float(tail) if plain else math.nan) if tail else 0.01
         if not 0.0 <= slope <= 1.0:
             raise InputError("activation", repr(name), "leaky_relu:SLOPE with 0 <= SLOPE <= 1", "unknown-activation")
         return _leaky_relu(slope)

@@ -94,9 +94,8 @@ def _own(name: str, value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
     if not isinstance(value, np.ndarray) or value.dtype.kind != dtype.kind:
         given = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         raise InputError(name, given, f"an array of {dtype}", "malformed-proof")
-    copied: NDArray[Any] = np.array(value, dtype=dtype, order="C")
-    copied.setflags(write=False)
-    return copied
+    copied = np.ascontiguousarray(value, dtype=dtype)
+    return np.frombuffer(copied.tobytes(), dtype=dtype).reshape(value.shape)  # bytes: cannot be made writeable again
 
 
 Vector = Array

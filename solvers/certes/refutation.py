@@ -224,7 +224,7 @@ def _horizon(problem: Linearisation, mode: Mode, parting: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class InertiaNumbers:
-    """X, v and sigma of MATH section 6a, with the relative margins that the float computation sees."""
+    """X, v and sigma of docs/theory.md section 6, with the relative margins that the float computation sees."""
 
     lyapunov: Array
     direction: Array

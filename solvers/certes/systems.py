@@ -149,9 +149,9 @@ def tensor(name: str, given: object) -> Tensor:
         raise InputError(name, f"dtype {array.dtype.name}", "float16, bfloat16, float32 or float64", "wrong-dtype")
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(name, f"shape {array.shape}", "a non-empty 2-d array", "wrong-shape")
-    value = np.array(array, dtype=np.float64, order="C")
+    exact = np.ascontiguousarray(array, dtype=np.float64)
+    value = np.frombuffer(exact.tobytes()).reshape(array.shape)  # bytes: cannot be made writeable again
     _check_finite(name, value)
-    value.setflags(write=False)
     return Tensor(value, (_subject(name, array, DTYPES[array.dtype.name]),))
 
 

@@ -6,15 +6,18 @@ import hashlib
 import json
 import math
 
+import certes
 import numpy as np
 import pytest
+from certes import strictjson
 from certes.certificate import Certificate, build, verify_certificate
 from certes.certificate.envelope import Envelope
 from certes.certificate.statement import CONDITIONS, Statement
 from certes.errors import InputError
 from certes.proofs import KINDS, AbsoluteProof, Claims, SymmetricProof
+from certes.spec import SystemSpec
 from certes.systems import RateNetwork
-from certes.weights import read_weights
+from certes.weights import read_weights, to_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load
@@ -198,3 +201,21 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch) -> None:
     with pytest.raises(OSError, match="No space"):
         cases()["symmetric"].certificate.write(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_that_the_file_does_not_hold_is_not_certified_by_its_bytes() -> None:
+    """The statement says FILE#NAME: with a file named, the name counts, not only the bytes."""
+    weights = read_weights(to_bytes({"rec": 0.1 * np.eye(2), "other": np.eye(2)}), name="m.safetensors")
+    system = SystemSpec.parse({"form": "rate", "tensors": {"W": "rec"}, "activation": "tanh"}).system(weights)
+    certificate = certes.certify(system, "symmetric").certificate
+    assert certificate is not None
+    assert certes.verify(certificate, weights).valid
+    content = json.loads(certificate.payload)
+    content["predicate"]["system"]["tensors"]["W"] = "weight_hh_l0"
+    content["subject"][1]["name"] = "m.safetensors#weight_hh_l0"
+    forged = Certificate(Envelope(strictjson.canonical(content)).to_bytes(), certificate.proof)
+    report = certes.verify(forged, weights)
+    assert report.reason == "wrong-weights"
+    from_memory = certes.certify(RateNetwork(0.1 * np.eye(2), "tanh"), "symmetric").certificate
+    assert from_memory is not None
+    assert certes.verify(from_memory, weights).valid  # certified from memory, stored as "rec" since

@@ -145,6 +145,8 @@ FALSE = [
     ("lure-map", (*SYSTEM, "step"), 1.9, "obligation-failed"),
     ("lure-map", (*SYSTEM, "step"), None, "false-claim"),
     ("lure-map", (*SYSTEM, "activation"), "leaky_relu:1.5", "malformed"),
+    ("lure-map", (*SYSTEM, "activation"), "leaky_relu:0.10", "malformed"),
+    ("lure-map", (*SYSTEM, "activation"), "leaky_relu:٠.١", "malformed"),
     ("lure-tau", (*SYSTEM, "tau"), [1.0, 1.0, 30.0, 1.0], "obligation-failed"),
     ("lure-tau", (*SYSTEM, "tau"), [1.0, 1.0, 1.5], "malformed"),
     ("lure-general", (*SYSTEM, "slope", 1, 1), 20.0, "obligation-failed"),

@@ -36,9 +36,11 @@ def case(request: pytest.FixtureRequest) -> tuple[System, InstabilityWitness]:
 
 def _stable(system: System, witness: InstabilityWitness) -> dict[str, object]:
     """Saturated arguments, or slopes 0: a stable Jacobian, for which the same X, v prove nothing."""
-    if system.slope.activation is None:
+    entry = system.slope.activation
+    if entry is None:
         return {"slopes": np.zeros_like(witness.slopes)}
-    return {"points": np.full_like(witness.points, -30.0)}
+    points = np.full_like(witness.points, -30.0)
+    return {"points": points, "slopes": entry.derivative(points)}
 
 
 def _top(X: np.ndarray) -> np.ndarray:
@@ -59,6 +61,7 @@ MUTATIONS: dict[str, tuple[Change, set[str]]] = {
     "growth below the border": (lambda s, w: {"growth": -1.0}, {"lyapunov"}),
     "growth not finite": (lambda s, w: {"growth": float("inf")}, {"inputs", "lyapunov"}),
     "stable slopes": (_stable, {"lyapunov"}),
+    "stated slopes": (lambda s, w: {"slopes": w.slopes + 1e3}, {"slopes"}),
     "another input": (lambda s, w: {"input": w.input + 0.5}, {"equilibrium"}),
     "starts that coincide": (lambda s, w: {"start_other": w.start}, {"equilibrium", "parting"}),
     "starts around elsewhere": (
@@ -67,6 +70,7 @@ MUTATIONS: dict[str, tuple[Change, set[str]]] = {
     ),
     "no time to part": (lambda s, w: {"horizon": 1e-3 if s.continuous else 1.0}, {"parting"}),
     "a horizon without end": (lambda s, w: {"horizon": 1e12}, {"parting"}),
+    "a horizon beyond counting": (lambda s, w: {"horizon": 1e308}, {"parting"}),
     "a horizon that is no number": (lambda s, w: {"horizon": float("nan")}, {"inputs", "parting"}),
 }
 

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from certes.errors import InputError
-from certes.proofs import AbsoluteProof, Claims, LureProof, ProductProof, SingularProof, StepClaim
-from certes.systems import RateNetwork
+from certes.proofs import AbsoluteProof, Claims, LureProof, ProductProof, SingularProof, StepClaim, SymmetricProof
+from certes.systems import LureSystem, RateNetwork
 from certes.verify import verify_contraction
 
 EYE, ONES = np.eye(2), np.ones(2)
@@ -97,3 +97,16 @@ def test_a_proof_cannot_be_changed_after_it_was_made():
     assert proof.metric[0, 0] == 1.0
     with pytest.raises(ValueError, match="read-only"):
         proof.metric[0, 0] = -1.0
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        proof.metric.setflags(write=True)
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        RateNetwork(metric, activation="tanh").matrix("W").setflags(write=True)
+
+
+@pytest.mark.parametrize(
+    "proof", [*PROOFS[1:], SymmetricProof(False), SymmetricProof(True)], ids=lambda proof: proof.kind
+)
+def test_a_condition_that_does_not_speak_of_lure_systems_refuses_them(proof):
+    for discrete, claims in ((False, Claims(rate=0.1)), (True, Claims(factor=0.9))):
+        system = LureSystem(-EYE, 0.1 * EYE, EYE, slope=(0, 1), discrete=discrete)
+        assert not verify_contraction(system, proof, claims).valid

@@ -262,7 +262,7 @@ def _matrix(
     """The matrix of a role, if it has the stated digests."""
     name = statement.predicate.system.tensors[role]
     try:
-        found = _find(role, name, stated, weights)
+        found = _find(role, name, stated, weights, from_memory=statement.file_subject() is None)
     except InputError as error:
         raise _RefusedError("wrong-weights", "weights", f"tensor {name!r}: {error}") from error
     if len(found.subjects) != len(stated):
@@ -279,11 +279,16 @@ def _matrix(
 
 
 def _find(
-    role: str, name: str, stated: tuple[SubjectModel, ...], weights: WeightFile | System | Mapping[str, Any]
+    role: str,
+    name: str,
+    stated: tuple[SubjectModel, ...],
+    weights: WeightFile | System | Mapping[str, Any],
+    *,
+    from_memory: bool,
 ) -> Tensor:
     if isinstance(weights, WeightFile):
         if len(stated) == 1:
-            if name not in weights.tensors:  # certified from memory, stored under another name: the bytes decide
+            if from_memory and name not in weights.tensors:  # stored under another name since: the bytes decide
                 same = [entry.name for entry in weights.tensors.values() if stated[0].agrees(entry.subject)]
                 name = same[0] if same else name
             _compare_stored(stated[0], weights.get(name, role).subject)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from certes import strictjson
 from certes._version import __version__
+from certes.activations import activation
 from certes.errors import InputError
 from certes.proofs import ArrayProof, Claims, InstabilityWitness, LureProof, StepClaim, SymmetricProof
 from certes.spec import SystemSpec, input_error
@@ -174,6 +175,9 @@ class Statement(_Model):
             raise _malformed("statement", str(error)) from error
         if written != payload:
             raise _malformed("statement", "JSON that is not in canonical form")
+        name = statement.predicate.system.activation
+        if name is not None and activation(name).name != name:
+            raise _malformed("statement.predicate.system.activation", repr(name), repr(activation(name).name))
         statement.tensor_subjects()
         return statement
 

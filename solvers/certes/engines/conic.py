@@ -8,7 +8,7 @@ For uniform leak and slopes in [0, g] the Lur'e inequality in (P, Q) is a statem
 a :class:`Functional` (c0, r0, t). Three families of levels are used: the continuous rate, the factor of the Euler map
 and the largest Euler step. This module answers for a *given* Q; whoever optimises Q needs nothing else from here.
 
-Source: B. Gokhale, A. Proskurnikov, Y. Kawano, F. Bullo (arXiv 2604.00119) for the inequality; cyclic reduction for
+Source: A. Gokhale, A. Proskurnikov, Y. Kawano, F. Bullo (arXiv 2604.00119) for the inequality; cyclic reduction for
 X + r0^2 A X^-1 A^T = C0 after B. Meini, Math. Comp. 71 (2002).
 """
 

@@ -37,14 +37,14 @@ def _symmetric(question: Question) -> SymmetricProof:
 
 
 def symmetric_weights(question: Question) -> Check:
-    """W = W^T, entry by entry, exactly."""
+    """The hypotheses, and W = W^T, entry by entry, exactly."""
+    if (failed := slopes_from_zero(question)) is not None:
+        return failed
     return Check("symmetric-weights", is_symmetric(question.system.matrix("W")), "W = W^T")
 
 
 def symmetric_definite(question: Question) -> Check:
     """(1 - c tau) I - g W > 0, or -W > 0."""
-    if (failed := slopes_from_zero(question)) is not None:
-        return failed
     system = question.system
     weights = Box.exact(system.matrix("W"))
     if _symmetric(question).negative:
@@ -70,7 +70,9 @@ def _product(question: Question) -> ProductProof:
 
 
 def product_factors(question: Question) -> Check:
-    """Shapes; outer, inner > 0; core symmetric and positive definite."""
+    """The hypotheses; shapes; outer, inner > 0; core symmetric and positive definite."""
+    if (failed := slopes_from_zero(question)) is not None:
+        return failed
     proof, size = _product(question), question.system.size
     fits = proof.outer.shape == proof.inner.shape == (size,) and proof.core.shape == (size, size)
     if not (fits and is_symmetric(proof.core) and (proof.outer > 0).all() and (proof.inner > 0).all()):
@@ -107,8 +109,6 @@ def product_metric(question: Question) -> Check:
 
 def product_rate(question: Question) -> Check:
     """c tau <= 1 - g sqrt(upper / lower) residual, compared in squares."""
-    if (failed := slopes_from_zero(question)) is not None:
-        return failed
     proof = _product(question)
     spare = 1 - scaled_rate(question)
     bound = Fraction(float(question.system.slope.upper.max())) * Fraction(proof.residual)

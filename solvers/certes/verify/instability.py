@@ -36,6 +36,7 @@ Array = NDArray[np.float64]
 _NEAR = 1e-6  # relative accuracy asked of the equilibrium
 _PART = 10.0  # how much farther apart the two trajectories must end
 _MOST_STEPS = 200_000
+_STATED = 1e-9  # accuracy asked of the stated slopes, which nothing else rests on
 _KINK = 1e-9  # distance from a kink of a piecewise linear activation
 
 
@@ -65,12 +66,14 @@ def _slope_box(evidence: Evidence) -> Box:
 
 
 def slopes(evidence: Evidence) -> Check:
-    """The slopes are attained: away from kinks for a piecewise linear activation, inside a bare interval."""
+    """The slopes are attained: phi'(s), away from kinks if phi is piecewise linear; or inside a bare interval."""
     system, witness = evidence.system, evidence.witness
     entry = system.slope.activation
     if entry is None:
         held = (witness.slopes >= system.slope.lower).all() and (witness.slopes <= system.slope.upper).all()
         return Check("slopes", bool(held), "slopes inside their intervals")
+    if not (np.abs(entry.derivative(witness.points) - witness.slopes) <= _STATED).all():
+        return Check("slopes", False, f"the stated slopes are {entry.name}'(s)")
     if entry.attained == "interior":
         return Check("slopes", True, f"slopes {entry.name}'(s)")
     away = _KINK * np.maximum(1.0, np.abs(witness.points))
@@ -173,9 +176,9 @@ def parting(evidence: Evidence) -> Check:
     if not 0 < horizon < np.inf:
         return Check("parting", False, "a positive horizon")
     step = min(0.05 / (1.0 + float(np.linalg.norm(_jacobian(evidence).mid, 2))), horizon) if system.continuous else 1.0
-    count = int(np.ceil(horizon / step))
-    if count > _MOST_STEPS:
+    if not horizon / step <= _MOST_STEPS:
         return Check("parting", False, f"at most {_MOST_STEPS} steps of simulation")
+    count = int(np.ceil(horizon / step))
     one, other = witness.start, witness.start_other
     initial = float(np.linalg.norm(one - other))
     for _ in range(count):
