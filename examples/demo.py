@@ -115,7 +115,7 @@ def number(answer: dict[str, Any]) -> str:
     if answer["rate"] is not None:
         return f"rate {answer['rate']:.4f}"
     if answer["certificate"] is not None:
-        return f"grows x {statement(answer)['claims']['growth']:.4f}"
+        return f"grows {statement(answer)['claims']['growth']:.4f}"
     return "-"
 
 
@@ -130,24 +130,24 @@ def reason(answer: dict[str, Any]) -> str:
     """The condition that proved it, the witness that refuted it, or why it is undecided."""
     if answer["verdict"] == "contracting":
         also = ", ".join(answer.get("also") or [])
-        return f"condition {answer['condition']}" + (f" (also {also})" if also else "")
+        return str(answer["condition"]) + (f" (also {also})" if also else "")
     if answer["verdict"] == "not_contracting":
-        return "witness: unstable equilibrium"
+        return "a witness"
     return str(answer["reason"])
 
 
 def answers(answered: list[Answered]) -> Table:
     """The answers as a table."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     table.add_column("network", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("per step", justify="right", no_wrap=True)
-    table.add_column("proven or refuted by")
-    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("shown by")
+    table.add_column("seconds", justify="right", no_wrap=True)
     for entry in answered:
         verdict = entry.answer["verdict"]
         word = Text(verdict.replace("_", " "), STYLES[verdict])
-        table.add_row(entry.name, word, number(entry.answer), reason(entry.answer), f"{entry.seconds:.2f} s")
+        table.add_row(entry.name, word, number(entry.answer), reason(entry.answer), f"{entry.seconds:.1f}")
     return table
 
 
@@ -167,7 +167,7 @@ def download(client: Client, answered: list[Answered], folder: Path) -> dict[str
 
 def check(paths: dict[str, Path]) -> list[str]:
     """``certes verify`` on every certificate, offline; the names of those that fail."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     for heading in ("certificate", "about", "certes verify", "obligations"):
         table.add_column(heading, no_wrap=heading != "obligations")
     failed = []

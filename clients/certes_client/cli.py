@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = _run(given)
+        code = _run(given) if given else max(_run(["--help"]), BAD_INPUT)  # nothing was asked
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -53,7 +53,9 @@ def test_bad_input(tmp_path: Path) -> None:
     assert process("certify", tmp_path / "none", *RATE).code == 2
     assert process("certify").code == 2
     assert process("nonsense").code == 2
-    assert process().code == 2
+    bare = process()
+    assert bare.code == 2
+    assert bare.out.startswith("Usage: certes")
     assert process("--help").code == 0
 
 
