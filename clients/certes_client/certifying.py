@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from certes.certificate.document import PROOF_SUFFIX, Certificate
+from certes.certificate.envelope import Envelope
 from certes.certify import certify
 from certes.conditions.base import Backend
 from certes.errors import InputError
@@ -72,11 +73,13 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
 
 def _readable(key: Path) -> bytes:
     try:
-        return key.read_bytes()
+        pem = key.read_bytes()
     except OSError as error:
         raise InputError(
             "--sign", f"{key}: {error.strerror}", "a readable Ed25519 private key (PEM)", "unreadable"
         ) from error
+    Envelope(b"").sign(pem)  # a key that cannot sign is noticed before the search, not after it
+    return pem
 
 
 def _write(certificate: Certificate, out: Path) -> Path:
@@ -118,10 +121,8 @@ def _summary(
     if result.verdict == "undecided":
         rows.append(("reason", words.reason_line(result.reason, result.detail, result.attempts)))
         rows += [("tried" if k == 0 else "", line) for k, line in enumerate(_tried(result))]
-        rows += [
-            ("try next" if k == 0 else "", line)
-            for k, line in enumerate(words.advice(result.reason, result.attempts, system))
-        ]
+        lines = words.advice(result.reason, result.attempts, system, asked=question.rate != "best")
+        rows += [("try next" if k == 0 else "", line) for k, line in enumerate(lines)]
     target.print(output.fields(rows))
     if certificate is not None and path is not None:
         _certificate(question, certificate, path)

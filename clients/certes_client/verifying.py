@@ -62,9 +62,11 @@ def _summary(path: Path, report: Report, certificate: Certificate | None, key: P
     if report.valid and certificate is not None:
         target.print(output.headline("valid", f"{report.verdict.replace('_', ' ')}, proven by {certificate.condition}"))
         rows += words.claim_lines(certificate.claims)
-        rows.append(
-            ("checked", f"{len(report.checks)} obligations: {', '.join(check.name for check in report.checks)}")
-        )
+        growth = certificate.statement.predicate.claims.growth
+        if growth is not None:
+            rows.append(("growth", f"{words.claimed(growth, up=False)}: a mode at an equilibrium grows beyond this"))
+        checked = [check.name for check in report.checks if check.detail != "not claimed"]
+        rows.append(("checked", f"{len(checked)} obligations: {', '.join(checked)}"))
         rows.append(("signature", _signature(certificate, key)))
         rows.append(("digest", certificate.digest))
     else:

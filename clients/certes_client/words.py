@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from fractions import Fraction
 from typing import Any
 
 from certes.proofs import Claims, InstabilityWitness
@@ -96,7 +97,7 @@ def claim_lines(claims: Claims) -> list[tuple[str, str]]:
         lines.append(("rate", f"{rate}: any two trajectories approach each other at least like exp(-{rate} t)"))
     if claims.factor is not None:
         factor = claimed(claims.factor, up=True)
-        lines.append(("factor", f"{factor}: every step shrinks the distance of any two states at least by this"))
+        lines.append(("factor", f"{factor}: each step multiplies the distance of any two states by at most this"))
     if claims.gain is not None:
         gain = claimed(claims.gain, up=True)
         lines.append(("gain", f"{gain}: a change of the input by 1 moves the state by at most this, in the long run"))
@@ -106,23 +107,25 @@ def claim_lines(claims: Claims) -> list[tuple[str, str]]:
             ("weight radius", f"{radius}: all weights may move by this (spectral norm) and the proof still holds")
         )
     if claims.largest_step is not None:
-        step, factor = claimed(claims.largest_step.step, up=False), claimed(claims.largest_step.factor, up=True)
+        step = claimed(claims.largest_step.step, up=False)
+        share = Fraction(float(step)) / Fraction(claims.largest_step.step)  # the factor at the step that is printed
+        factor = claimed(float(1 - share * (1 - Fraction(claims.largest_step.factor))) + 1e-15, up=True)
         lines.append(
             ("largest step", f"{step}: every Euler step up to this contracts (at {step} with factor {factor})")
         )
     if claims.metric_condition_log2 is not None:
-        decades = claims.metric_condition_log2 * math.log10(2)
-        lines.append(("norm", f"the metric's condition number is at most 10^{decades:.1f}"))
+        decades = math.ceil(claims.metric_condition_log2 * math.log10(2) * 10 + 1e-9) / 10
+        lines.append(("norm", f"a weighted Euclidean norm; the metric's condition number is at most 10^{decades:.1f}"))
     return lines
 
 
 def witness_lines(witness: InstabilityWitness, system: System) -> list[tuple[str, str]]:
     """What refutes the network."""
     if system.continuous:
-        mode = f"a mode there grows at least like exp({witness.growth:.4g} t)"
+        mode = f"a mode there grows at least like exp({claimed(witness.growth, up=False)} t)"
         when = f"after time {witness.horizon:g}"
     else:
-        mode = f"a mode there grows by more than {witness.growth:.5g} per step"
+        mode = f"a mode there grows by more than {claimed(witness.growth, up=False)} per step"
         when = f"after {witness.horizon:.0f} steps"
     apart = math.dist(witness.start.tolist(), witness.start_other.tolist())
     largest = float(abs(witness.input).max())
@@ -130,9 +133,10 @@ def witness_lines(witness: InstabilityWitness, system: System) -> list[tuple[str
         f"a constant input (bias included) of size up to {largest:.3g}" if largest else "an input of 0 (bias included)"
     )
     rest = f"{held} lets the network rest at a point"
+    whom = "the network" if system.slope.activation is not None else "one network with such slopes (phi_i(s) = D_i s)"
     return [
         ("equilibrium", rest),
-        ("unstable", f"{mode}, so the network contracts in no norm"),
+        ("unstable", f"{mode}, so {whom} contracts in no norm"),
         ("two starts", f"{apart:.2g} apart, under that input they have parted {when}"),
         *_producible(witness, system),
     ]
@@ -154,11 +158,13 @@ def reason_line(reason: str | None, detail: str, attempts: tuple[Any, ...]) -> s
     return f"{reason}: {said or printable(detail, 600)}"
 
 
-def advice(reason: str | None, attempts: tuple[Any, ...], system: System | UnsupportedCell) -> list[str]:
-    """What to try next when nothing was proven."""
+def advice(
+    reason: str | None, attempts: tuple[Any, ...], system: System | UnsupportedCell, *, asked: bool
+) -> list[str]:
+    """What to try next when nothing was proven; ``asked``: a rate or factor was asked for."""
     if reason in _ADVICE:
         return list(_ADVICE[reason])
-    lines = [_LESS] if reason == "target" else []
+    lines = [_LESS] if asked else []
     lines.append(_SMALLER)
     if isinstance(system, System) and system.step is not None and system.step != 1:
         lines.append(_STEP)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from certes import strictjson
 from certes._version import __version__
+from certes.certificate.document import CERTIFICATE_SUFFIX, PROOF_SUFFIX
 from certes.errors import InputError
 from certes.spec import SystemSpec
 from fastapi import FastAPI, Request, Response
@@ -65,13 +67,16 @@ def _certificates(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/certificates/{digest}", response_class=Response, **documentation.ENVELOPE)
     async def certificate(digest: str) -> Response:
         """The certificate: an in-toto statement in a DSSE envelope."""
-        return Response(await _stored(desk, digest, "envelope"), media_type=ENVELOPE, headers=_immutable(digest))
+        content = await _stored(desk, digest, "envelope")
+        name = _file_name(digest + CERTIFICATE_SUFFIX)
+        return Response(content, media_type=ENVELOPE, headers=_immutable(digest) | name)
 
     @app.get("/v1/certificates/{digest}/proof", response_class=Response, **documentation.PROOF)
     async def proof(digest: str) -> Response:
         """The proof's (or the witness's) arrays: a safetensors file."""
-        name = {"Content-Disposition": f'attachment; filename="{digest}.safetensors"'}
         content = await _stored(desk, digest, "proof")
+        # the name by which a verifier looks for it beside the certificate
+        name = _file_name(hashlib.sha256(content).hexdigest() + PROOF_SUFFIX)
         return Response(content, media_type=PROOF, headers=_immutable(f"{digest}-proof") | name)
 
 
@@ -136,6 +141,10 @@ async def _stored(desk: Desk, digest: str, part: str) -> bytes:
 
 def _json(answer: dict[str, Any]) -> Response:
     return JSONResponse(answer)
+
+
+def _file_name(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
 def _immutable(tag: str) -> dict[str, str]:

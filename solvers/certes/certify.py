@@ -170,6 +170,8 @@ class _Run:
         self.attempts.append(Attempt(name, "proven"))
         certificate = build(self.system, "not_contracting", name, version, witness, Claims())
         detail = "an equilibrium under a constant input has a growing mode: the network contracts in no norm"
+        if self.system.slope.activation is None:
+            detail = "a network with such slopes, phi_i(s) = D_i s, is unstable: the class contracts in no norm"
         reach = input_in_range(self.system, witness)
         if reach.relative is not None and not reach.reachable:
             detail += f"; the input layer alone cannot produce that input (relative distance {reach.relative:.2g})"

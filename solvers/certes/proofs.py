@@ -254,7 +254,7 @@ class Claims:
         weight_radius: every W' with norm_2(W' - W) <= this keeps the proof (same rate or factor, same metric).
         gain: incremental gain from input u (lure: inside phi) to state, steady state, Euclidean norms.
         largest_step: see :class:`StepClaim`.
-        metric_condition_log2: log2 of an upper bound on the condition number of the metric.
+        metric_condition_log2: k, a whole number: the metric's condition number is at most 2^k (floor(k) is checked).
     """
 
     rate: float | None = None

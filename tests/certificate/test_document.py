@@ -187,7 +187,7 @@ def test_every_float_survives(rate, gain, tau, lower, width) -> None:
 
 
 def test_envelope_round_trip() -> None:
-    envelope = Envelope(b"\x00\xff", "text/x", (("a", b"1"), ("b", b"")))
+    envelope = Envelope(b"\x00\xff", "text/x", (("a" * 64, b"1"), ("b" * 64, b"")))
     assert Envelope.from_bytes(envelope.to_bytes()) == envelope
 
 
@@ -219,3 +219,11 @@ def test_a_tensor_that_the_file_does_not_hold_is_not_certified_by_its_bytes() ->
     from_memory = certes.certify(RateNetwork(0.1 * np.eye(2), "tanh"), "symmetric").certificate
     assert from_memory is not None
     assert certes.verify(from_memory, weights).valid  # certified from memory, stored as "rec" since
+
+
+@pytest.mark.parametrize("keyids", [["ab"], ["Z" * 64], ["\x1b[31m" + "a" * 59], ["b" * 64, "a" * 64], ["a" * 64] * 2])
+def test_key_ids_are_digests_in_ascending_order(keyids: list[str]) -> None:
+    envelope = Envelope(b"{}", signatures=tuple((keyid, b"1") for keyid in keyids))
+    with pytest.raises(InputError) as caught:
+        Envelope.from_bytes(envelope.to_bytes())
+    assert caught.value.slug == "malformed"

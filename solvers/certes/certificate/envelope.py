@@ -2,7 +2,8 @@
 
     {"payload": base64, "payloadType": "application/vnd.in-toto+json", "signatures": [{"keyid": hex, "sig": base64}]}
 
-in canonical JSON, so that no byte of the file can change unnoticed. Signatures cover the payload and its type
+in canonical JSON, key ids ascending: one content, one file (adding or dropping a signature changes nothing that is
+stated). Signatures cover the payload and its type
 (https://github.com/secure-systems-lab/dsse). All cryptography is that of ``securesystemslib`` and ``cryptography``;
 both load on first use. An envelope without signatures is allowed: it is an unsigned certificate, and says so.
 """
@@ -13,6 +14,7 @@ import base64
 import binascii
 import os
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +32,7 @@ _KEY_BYTES = 16_384
 class _SignatureModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    keyid: Annotated[str, Field(min_length=1, max_length=256)]
+    keyid: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     sig: Annotated[str, Field(max_length=8192)]
 
 
@@ -85,8 +87,8 @@ class Envelope:
             raise _malformed(f"an envelope with {error.given}") from error
         if written != document:
             raise _malformed("an envelope that is not in canonical form")
-        if len({key for key, _ in signatures}) != len(signatures):
-            raise _malformed("two signatures of one key id")
+        if any(one[0] >= other[0] for one, other in pairwise(signatures)):
+            raise _malformed("signatures that are not sorted by key id, or two of one key id")
         return envelope
 
     def sign(self, private_key: bytes) -> Envelope:
