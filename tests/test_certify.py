@@ -382,4 +382,4 @@ def test_an_unstable_jacobian_is_refuted_before_any_condition_is_asked():
     )
     assert result.verdict == "not_contracting"
     assert [attempt.condition for attempt in result.attempts] == ["instability"]
-    assert "the input layer alone cannot produce" in result.detail
+    assert "the input layer cannot produce" in result.detail

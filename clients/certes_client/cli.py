@@ -5,7 +5,8 @@
     4  an error inside Certes            130  interrupted
 
 A crash is never 1: only a verb that proved something says 1. For that reason nothing but the standard library is
-imported before :func:`main` guards it. With ``--json`` every outcome, errors included, is one JSON object on stdout.
+imported before :func:`main` guards it. With ``--json`` every outcome, errors included, is one JSON object on stdout
+(but for an interrupt, which says nothing).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def certify(
     activation: Annotated[
         str | None, typer.Option(metavar="NAME", help="tanh, relu, sigmoid, leaky_relu:0.1, ...")
     ] = None,
-    slope: Annotated[str | None, typer.Option(metavar="A,B", help="Slope interval, instead of an activation.")] = None,
+    slope: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Slopes, instead of an activation.")] = None,
     step: Annotated[
         float | None, typer.Option(metavar="H", help="Euler step, in the unit of tau; none: continuous time.")
     ] = None,
@@ -43,7 +43,10 @@ def certify(
     seconds: Annotated[float | None, typer.Option(metavar="N", help="Time limit of the solver.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Certify or refute a network. Exits 0 contracting, 1 not contracting, 2 bad input, 3 undecided."""
+    """Certify or refute a network.
+
+    Exits 0 contracting, 1 not contracting, 2 bad input, 3 undecided, 4 internal error.
+    """
     from certes_client import certifying, options
 
     system = options.SystemOptions(form, {"W": tensor, "A": A, "B": B, "C": C}, activation, slope, step, tau, discrete)
@@ -60,7 +63,10 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Check a certificate against weights, without network, server or solver. Exits 0 valid, 1 invalid, 2 bad input."""
+    """Check a certificate against weights, offline.
+
+    Needs no server and no solver. Exits 0 valid, 1 invalid, 2 bad input, 4 internal error.
+    """
     from certes_client import verifying
 
     return verifying.run(certificate, weights, key, exact, as_json)
@@ -70,7 +76,10 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The weights.")],
     as_json: Json = False,
 ) -> int:
-    """List the tensors of a file, what network it looks like, and the command to certify it."""
+    """Show what is in a weight file.
+
+    Its tensors, what network it looks like, and the command to certify it.
+    """
     from certes.recognise import recognise
     from certes.weights import read_weights
     from rich.table import Table
@@ -104,7 +113,8 @@ def inspect(
     target.print()
     target.print(output.fields([("recognised", found.kind), ("", found.detail)]))
     if command is not None:
-        target.print(Text("  " + printable(command, 2000)), soft_wrap=True)
+        target.print(Text.assemble(("  certify it   ", "dim"), printable(command, 2000)), soft_wrap=True)
+        target.print(output.fields([("", "fill in what stands in capitals")]))
     return 0
 
 

@@ -61,6 +61,7 @@ def _summary(path: Path, report: Report, certificate: Certificate | None, key: P
     rows: list[tuple[str, str]] = []
     if report.valid and certificate is not None:
         target.print(output.headline("valid", f"{report.verdict.replace('_', ' ')}, proven by {certificate.condition}"))
+        rows.append(("about", words.printable(words.statement_line(certificate.statement))))
         rows += words.claim_lines(certificate.claims)
         growth = certificate.statement.predicate.claims.growth
         if growth is not None:

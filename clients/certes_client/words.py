@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from typing import Any
 
+from certes.certificate.statement import Statement
 from certes.proofs import Claims, InstabilityWitness
 from certes.simulation import input_in_range
 from certes.systems import System, UnsupportedCell
@@ -89,12 +90,25 @@ def system_line(system: System | UnsupportedCell) -> str:
     return f"{kind}, {shape}, {nonlinearity}, {time}"
 
 
+def statement_line(statement: Statement) -> str:
+    """What a certificate is about, in one line."""
+    system, file = statement.predicate.system, statement.file_subject()
+    source = ", ".join(system.tensors.values()) + (f" of {file.name}" if file is not None else "")
+    nonlinearity = system.activation or "slopes per neuron"
+    if system.slope is not None and not any(isinstance(end, list) for end in system.slope):
+        nonlinearity = f"slopes in [{system.slope[0]}, {system.slope[1]}]"
+    time = "a map" if system.discrete else "continuous time"
+    if system.step is not None:
+        time = f"a map, step {system.step:g}"
+    return f"{source}: {system.form}, {nonlinearity}, {time}"
+
+
 def claim_lines(claims: Claims) -> list[tuple[str, str]]:
     """(name, sentence) for every number that a certificate states."""
     lines: list[tuple[str, str]] = []
     if claims.rate is not None:
         rate = claimed(claims.rate, up=False)
-        lines.append(("rate", f"{rate}: any two trajectories approach each other at least like exp(-{rate} t)"))
+        lines.append(("rate", f"{rate}: the distance of any two trajectories falls at least like exp(-{rate} t)"))
     if claims.factor is not None:
         factor = claimed(claims.factor, up=True)
         lines.append(("factor", f"{factor}: each step multiplies the distance of any two states by at most this"))
@@ -149,7 +163,8 @@ def _producible(witness: InstabilityWitness, system: System) -> list[tuple[str, 
         return []
     if found.reachable:
         return [("input", "the network's own input matrix and bias can produce it")]
-    return [("input", f"the network's own input matrix and bias miss it by {100 * found.relative:.2g} % of its size")]
+    off = f"{100 * found.relative:.0f} %"
+    return [("input", f"its own input matrix cannot produce it: off by {off}, less the bias")]
 
 
 def reason_line(reason: str | None, detail: str, attempts: tuple[Any, ...]) -> str:

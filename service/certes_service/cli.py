@@ -35,5 +35,9 @@ def serve(
         if (error.name or "").split(".")[0] in {"certes", "certes_service"}:
             raise
         raise MissingExtraError(error.name or "fastapi", "service", "certes serve") from error
+    if key is not None:
+        from certes.certificate.envelope import Envelope
+
+        Envelope(b"").sign(key)  # a key that cannot sign is the operator's mistake, noticed before anybody asks
     settings = Settings(data=data, allow_remote=allow_remote, max_body_bytes=max_body * MEBIBYTE, signing_key=key)
     server.run(settings, host, port, lambda url: print(f"Certes is listening on {url}", flush=True))

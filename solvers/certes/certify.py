@@ -51,10 +51,11 @@ def certify(
         system: the network.
         condition: ``"auto"``: the cheap conditions, then the search for a witness, then ``lure``, and the best verified
             rate wins; or one condition by name.
-        rate: ``"best"``, or the number to prove: a rate (continuous time, 1/unit of time) or a factor (a map). A number
-            below the best leaves room in the proof, and with it a larger weight radius.
+        rate: ``"best"``, or the number to prove: a rate (continuous time, 1/unit of time) or a factor (a map). Less
+            than the best leaves room in a ``lure`` proof, and with it a larger weight radius.
         backend: solver of ``lure``.
-        seconds: time limit for searching, in seconds; None: no limit, and the answer is deterministic.
+        seconds: time limit for searching, in seconds; None: no limit, and the answer is
+            deterministic (for given libraries and number of threads).
         refute: whether to look for a witness where no condition has proven anything yet.
         progress: called with a short line of text now and then.
 
@@ -174,7 +175,7 @@ class _Run:
             detail = "a network with such slopes, phi_i(s) = D_i s, is unstable: the class contracts in no norm"
         reach = input_in_range(self.system, witness)
         if reach.relative is not None and not reach.reachable:
-            detail += f"; the input layer alone cannot produce that input (relative distance {reach.relative:.2g})"
+            detail += f"; the input layer cannot produce that input (off by {100 * reach.relative:.0f} %)"
         return Result(
             "not_contracting",
             condition=name,

@@ -143,7 +143,7 @@ def test_summary_not_contracting(capsys: Capture, tmp_path: Path) -> None:
         assert word in done.out
 
 
-@pytest.mark.parametrize(("drive", "words"), [(np.eye(2), "can produce it"), ([[0.0], [1.0]], "miss it by")])
+@pytest.mark.parametrize(("drive", "words"), [(np.eye(2), "can produce it"), ([[0.0], [1.0]], "cannot produce it")])
 def test_summary_says_whether_the_input_can_be_produced(
     capsys: Capture, tmp_path: Path, drive: Any, words: str
 ) -> None:

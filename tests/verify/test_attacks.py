@@ -178,7 +178,7 @@ def test_a_map_given_as_such_has_no_largest_step() -> None:
 
 
 def test_four_blocks_with_a_negative_metric_are_refused() -> None:
-    """MATH section 5: with P = -1 the Lur'e blocks are positive definite for four systems that do not contract so."""
+    """With P = -1 the Lur'e blocks are positive definite for four systems that do not contract so."""
     one, zero, minus = np.ones((1, 1)), np.zeros((1, 1)), proof_of(-np.ones((1, 1)))
     questions = [
         (LureSystem(one, zero, zero, slope=(0.0, 1.0)), Claims(rate=0.5)),  # x' = +x
