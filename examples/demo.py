@@ -45,9 +45,10 @@ NETWORKS: list[tuple[str, dict[str, Any], str]] = [
 #: Audited in exact rational arithmetic as well.
 EXACT = {"mnist-rnn-relu-32", "stable-leaky-tanh-24"}
 
-LEGEND = """\
- factor   in the certificate's norm, every step brings any two states closer by this
- grows    an input holds the network at a point from which it departs by this per step
+LEGEND = """
+factor   each step multiplies distances by at most this, in the certificate's norm
+grows    near a point of rest, differences grow by this per step
+time     seconds, with the journey to the service and back
 """
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
@@ -143,7 +144,7 @@ def answers(answered: list[Answered]) -> Table:
     table.add_column("verdict", no_wrap=True)
     table.add_column("per step", justify="right", no_wrap=True)
     table.add_column("shown by")
-    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
     for entry in answered:
         verdict = entry.answer["verdict"]
         word = Text(verdict.replace("_", " "), STYLES[verdict])
@@ -188,6 +189,7 @@ def check(paths: dict[str, Path]) -> list[str]:
                 word.append(", exact audit too")
             table.add_row(path.name[:12] + "…", name, word, f"{sum(entry['held'] for entry in report['checks'])} held")
     console.print(table)
+    console.print()
     return failed
 
 
@@ -198,7 +200,7 @@ def main() -> int:
         root = Path(folder)
         with service(root / "data") as url, Client(url) as client:
             console.print(Text.assemble(("Certes", "bold"), f" {client.health()['version']} is listening on {url}"))
-            console.print(f"Asking about {len(NETWORKS)} networks: six trained on MNIST, and one that is stable.\n")
+            console.print("Asking about seven networks: six trained on MNIST, and a random one that is stable.\n")
             answered: list[Answered] = []
             ask(client, answered)
             console.print(LEGEND)
@@ -210,7 +212,7 @@ def main() -> int:
     if wrong:
         console.print(Text(f"Not as expected: {', '.join(wrong)}", "bold red"))
         return 1
-    console.print("Everything is as it should be.")
+    console.print("Every answer is the known one, and every certificate is valid.")
     return 0
 
 
