@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import random
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before the first import of numpy in this process
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +19,7 @@ import pytest
 SLOW = "CERTES_SLOW"
 SEED = "CERTES_SLOW_SEED"
 SAMPLE_SIZE = 4
+STARTED = time.time()
 
 hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
 hypothesis.settings.register_profile(
@@ -54,3 +58,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = set(slow) - sample_of(slow, int(os.environ[SLOW]), os.environ[SEED])
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
     items[:] = [item for item in items if item.nodeid not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the search for a false yes saw in this run: that its cases were many, and hard."""
+    report = Path("build/no-false-yes/summary.json")
+    if not report.exists() or report.stat().st_mtime < STARTED:
+        return
+    summary = json.loads(report.read_text())
+    counts = ", ".join(f"{name}: {count}" for name, count in summary["counts"]["all"].items())
+    terminalreporter.write_line(f"no false yes: {counts} (all of them, and by family, in {report})")
+    for name, values in summary["exact relative margins"].items():
+        shown = "  ".join(f"{value:.1e}" for value in values)
+        terminalreporter.write_line(f"  exact margins, {name}: quantiles {summary['quantiles']}: {shown}")
