@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import certes.verify  # noqa: F401  (made callable below)
 from certes._version import __version__
 from certes.certify import certify
-from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError, UnsupportedCellError
+from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError
 from certes.proofs import Claims, InstabilityWitness
 from certes.results import Attempt, Result
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System, UnsupportedCell
@@ -101,7 +101,6 @@ __all__ = [
     "System",
     "TooLargeError",
     "UnsupportedCell",
-    "UnsupportedCellError",
     "__version__",
     "certify",
     "verify",

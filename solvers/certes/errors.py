@@ -37,16 +37,6 @@ class TooLargeError(InputError):
         self.limit = limit
 
 
-class UnsupportedCellError(InputError):
-    """A recurrent cell that Certes recognises and has no theorem for yet (GRU, LSTM)."""
-
-    def __init__(self, field: str, cell: str) -> None:
-        super().__init__(
-            field, f"a {cell} cell", "a plain recurrent cell (rate, hopfield, lure, torch-rnn)", "unsupported-cell"
-        )
-        self.cell = cell
-
-
 class MissingExtraError(CertesError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

@@ -36,7 +36,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -132,21 +131,24 @@ def verify_certificate(
     """
     pem = None if key is None else read_key(key)
     given = _take(weights)
-    proof_of: Callable[[Statement], bytes | None]
-    if isinstance(certificate, Certificate):
-        certificate = (certificate.document, certificate.proof)
-    if isinstance(certificate, tuple):
-        data, loaded = certificate
-        proof_of = lambda _: loaded  # noqa: E731
-    else:
-        data, path = documents.read_document(certificate), Path(certificate)
-        proof_of = lambda statement: documents.find_proof(path, statement)  # noqa: E731
+    data, proof_of = _files(certificate)
     progress = _Progress([])
     try:
         return _check(progress, data, proof_of, given, pem, exact)
     except _RefusedError as refusal:
         checks = (*progress.checks, Check(refusal.name, False, refusal.detail))
         return Report("undecided", checks, refusal.reason, refusal.detail)
+
+
+def _files(
+    certificate: Certificate | str | os.PathLike[str] | tuple[bytes, bytes | None],
+) -> tuple[bytes, Callable[[Statement], bytes | None]]:
+    """The envelope's bytes, and how to come by the proof's once the statement has named it."""
+    if isinstance(certificate, Certificate):
+        return certificate.document, lambda _: certificate.proof
+    if isinstance(certificate, tuple):
+        return certificate[0], lambda _: certificate[1]
+    return documents.read_document(certificate), lambda statement: documents.find_proof(certificate, statement)
 
 
 def _take(weights: Any) -> WeightFile | System | Mapping[str, Any] | None:
