@@ -100,9 +100,11 @@ def _own(name: str, value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 Vector = Array
 Square = Array
+Matrix = Array
 _SHAPES: dict[str, tuple[type[np.generic], int]] = {
     "Vector": (np.float64, 1),
     "Square": (np.float64, 2),
+    "Matrix": (np.float64, 2),
     "Exponents": (np.int64, 1),
     "float": (np.float64, 0),
     "bool": (np.bool_, 0),
@@ -186,6 +188,62 @@ Proof = AbsoluteProof | SymmetricProof | ProductProof | SingularProof | LureProo
 
 
 @dataclass(frozen=True, eq=False)
+class ConicBound(ArrayProof):
+    """No P, Q of the Lur'e inequality reach a level: uniform leak, slopes in [0, g] (docs/theory.md, optimality).
+
+    Column k is a complex vector y_k = ``real`` + i ``imaginary`` with a point u_k = ``cosine`` + i ``sine`` of the unit
+    disk; the matrices sum_k y_k y_k^H at equal u_k are the dual solution. Shapes (r,), (r,), (n, r), (n, r).
+    """
+
+    kind: ClassVar[str] = "conic-bound"
+    cosine: Vector
+    sine: Vector
+    real: Matrix
+    imaginary: Matrix
+
+
+@dataclass(frozen=True, eq=False)
+class NormBound(ArrayProof):
+    """No diagonal Q makes a weighted spectral norm smaller: uniform leak, slopes in [-g, g]; X = Y Y^T, Y (n, r)."""
+
+    kind: ClassVar[str] = "norm-bound"
+    columns: Matrix
+
+
+@dataclass(frozen=True, eq=False)
+class LureBound(ArrayProof):
+    """No P, Q of the Lur'e inequality reach a level, for any system: Z = Y Y^T, Y = ``columns`` of shape (n + m, r).
+
+    ``dual``: Z speaks of the transposed system (A^T, C^T, B^T).
+    """
+
+    kind: ClassVar[str] = "lure-bound"
+    columns: Matrix
+    dual: bool
+
+
+BoundProof = ConicBound | NormBound | LureBound
+
+
+@dataclass(frozen=True, eq=False)
+class NoMetricProof(ArrayProof):
+    """No constant quadratic metric contracts at all slopes: sum_k (J_k Z_k + Z_k J_k^T) > 0 (maps: J_k Z_k J_k^T - Z_k).
+
+    This says nothing about contraction in other norms.
+
+    Attributes:
+        slopes: D_k, inside the slope box, shape (k, m).
+        pattern: which row of ``slopes`` a column belongs to, shape (r,).
+        columns: Z_k = sum of y y^T over its columns y, shape (n, r).
+    """
+
+    kind: ClassVar[str] = "no-quadratic-metric"
+    slopes: Matrix
+    pattern: Exponents
+    columns: Matrix
+
+
+@dataclass(frozen=True, eq=False)
 class InstabilityWitness(ArrayProof):
     """An equilibrium under a constant input whose Jacobian has an eigenvalue beyond the stability border.
 
@@ -215,7 +273,18 @@ class InstabilityWitness(ArrayProof):
 
 KINDS: dict[str, type[ArrayProof]] = {
     entry.kind: entry
-    for entry in (AbsoluteProof, SymmetricProof, ProductProof, SingularProof, LureProof, InstabilityWitness)
+    for entry in (
+        AbsoluteProof,
+        SymmetricProof,
+        ProductProof,
+        SingularProof,
+        LureProof,
+        ConicBound,
+        NormBound,
+        LureBound,
+        NoMetricProof,
+        InstabilityWitness,
+    )
 }
 
 
@@ -243,6 +312,17 @@ class StepClaim:
             object.__setattr__(self, name, _number(f"largest_step.{name}", getattr(self, name)))
 
 
+@dataclass(frozen=True, eq=False)
+class LevelBound:
+    """No certificate of the condition ``lure`` reaches ``level``: a rate (continuous time) or a factor (a map)."""
+
+    level: float
+    proof: BoundProof
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level", _number("bound.level", self.level))
+
+
 @dataclass(frozen=True)
 class Claims:
     """What a certificate says, each number an obligation of its own. None: not claimed.
@@ -255,6 +335,7 @@ class Claims:
         gain: incremental gain from input u (lure: inside phi) to state, steady state, Euclidean norms.
         largest_step: see :class:`StepClaim`.
         metric_condition_log2: k, a whole number: the metric's condition number is at most 2^k (floor(k) is checked).
+        bound: see :class:`LevelBound`; a bound on what ``lure`` can prove, not on how fast the network contracts.
     """
 
     rate: float | None = None
@@ -264,6 +345,7 @@ class Claims:
     gain: float | None = None
     largest_step: StepClaim | None = None
     metric_condition_log2: float | None = None
+    bound: LevelBound | None = None
 
     def __post_init__(self) -> None:
         for name in ("rate", "factor", "margin", "weight_radius", "gain", "metric_condition_log2"):
