@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from certes.activations import DERIVATIVE_ERROR, Activation
+from certes.engines.monitor import Monitor
 from certes.engines.slopes import LEAST, Linearisation, Mode, excess, isolated, leading_mode, search
 from certes.errors import CertesError
 from certes.proofs import InstabilityWitness
@@ -41,13 +41,20 @@ _INSETS = (1e-2, 1e-3, 1e-5, 1e-8)
 _EPS = float(np.finfo(float).eps)
 
 
-def refute(system: System, seconds: float | None = None, *, budget: int | None = None) -> InstabilityWitness | None:
+def refute(
+    system: System,
+    seconds: float | None = None,
+    *,
+    budget: int | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> InstabilityWitness | None:
     """Look for an unstable equilibrium; None says nothing about the network.
 
     Args:
         system: the network. Sparse weights are not searched.
         seconds: wall-clock limit of the search (default: none; the search is then deterministic).
         budget: number of eigenvalue problems the search may solve (default: seconds of work at any size).
+        stop: asked between two pieces of work, at any moment and perhaps from another thread's flag; True: give up.
 
     Returns:
         A witness whose replay has parted by at least :data:`LEAST_PARTING`, for the verifier to judge; or None.
@@ -55,16 +62,21 @@ def refute(system: System, seconds: float | None = None, *, budget: int | None =
     """
     if system.is_sparse:
         return None
-    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    monitor = Monitor(seconds, stop)
     problem = Linearisation.of(system)
     entry = system.slope.activation
     vertices = entry is not None and entry.attained == "ends"
     with np.errstate(all="ignore"):  # extreme weights overflow here; every result is checked to be finite
         try:
-            mode = search(problem, vertices=vertices, budget=budget, stop=lambda: time.monotonic() > deadline)
+            mode = search(problem, vertices=vertices, budget=budget, stop=lambda: monitor.over)
             modes = () if mode is None else (mode, isolated(problem, mode))
             candidates = itertools.chain.from_iterable(_equilibria(system, problem, m) for m in modes if m is not None)
-            return next(filter(None, (_witness(system, problem, candidate) for candidate in candidates)), None)
+            for candidate in candidates:
+                if monitor.why == "cancelled":
+                    return None
+                if (witness := _witness(system, problem, candidate)) is not None:
+                    return witness
+            return None
         except (np.linalg.LinAlgError, CertesError, FloatingPointError, ValueError):
             return None
 
