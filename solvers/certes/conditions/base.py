@@ -14,13 +14,14 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.proofs import Claims, Proof
+from certes.engines.monitor import Monitor
+from certes.proofs import Claims, LevelBound, Proof
 from certes.systems import System
 
 Array = NDArray[np.float64]
 
 Backend = Literal["auto", "cvxpy-clarabel", "cvxpy-scs"]
-Why = Literal["not-applicable", "margin", "too-large", "missing-extra", "deadline", "solver"]
+Why = Literal["not-applicable", "margin", "too-large", "missing-extra", "deadline", "cancelled", "solver"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Candidate:
     Attributes:
         proof: the numbers.
         claims: the rate (continuous time, 1/unit of time) or the factor (a map, per step), nothing else.
+        bound: what no certificate of the condition ``lure`` can reach, if the search came to know; proposed as well.
     """
 
     proof: Proof
     claims: Claims
+    bound: LevelBound | None = None
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,15 @@ class NothingFound:
         reason: stable code.
         detail: the reason in words.
         distance: the best rate (at most 0) or factor (at least 1) that the condition came to, if it came to one.
+        bound: as in :class:`Candidate`.
+        multipliers: those of the best point, shape (m,), if the condition has multipliers and came to some.
     """
 
     reason: Why
     detail: str
     distance: float | None = None
+    bound: LevelBound | None = None
+    multipliers: Array | None = None
 
 
 Decision = tuple[Candidate, ...] | NothingFound
@@ -63,12 +70,18 @@ class Goal:
         backend: the solver, for conditions that need one.
         seconds: time limit of the solver in seconds, or None.
         progress: called with a short line of text now and then, or None.
+        cancelled: asked now and then whether to give up, or None.
     """
 
     target: float | None = None
     backend: Backend = "auto"
     seconds: float | None = None
     progress: Callable[[str], None] | None = None
+    cancelled: Callable[[], bool] | None = None
+
+    def monitor(self) -> Monitor:
+        """A watch on the work for this goal; the clock starts now."""
+        return Monitor(self.seconds, self.cancelled, self.progress)
 
 
 class Condition(Protocol):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from certes.conditions.base import Candidate, Decision, Goal, NothingFound
 from certes.engines import conic, sdp
+from certes.engines.monitor import Monitor
 from certes.errors import MissingExtraError
 from certes.proofs import Claims, LureProof
 from certes.systems import System
@@ -198,8 +199,8 @@ class Lure:
             program = sdp.Margin(setting.inequality, backend, *setting.coordinates(start))
         except MissingExtraError as error:
             return NothingFound("missing-extra", str(error))
-        clock = sdp.Clock(goal.seconds)
-        found = sdp.search(program, setting.refine, start, clock, target=target, progress=goal.progress)
+        clock = goal.monitor()
+        found = sdp.search(program, setting.refine, start, clock, target=target)
         if found.point is None:
             if found.stopped == "deadline":
                 return NothingFound("deadline", "out of time before the first usable numbers")
@@ -252,7 +253,7 @@ def _candidate(setting: Setting, proof: LureProof, strength: float) -> Candidate
 
 
 def _candidates(
-    setting: Setting, program: sdp.Margin, best: sdp.Point, clock: sdp.Clock, target: float | None
+    setting: Setting, program: sdp.Margin, best: sdp.Point, clock: Monitor, target: float | None
 ) -> tuple[Candidate, ...]:
     if setting.family is not None:
         return _uniform_candidates(setting, best, target)
@@ -279,7 +280,7 @@ def _uniform_candidates(setting: Setting, best: sdp.Point, target: float | None)
 
 
 def _general_candidates(
-    setting: Setting, program: sdp.Margin, best: sdp.Point, clock: sdp.Clock, target: float | None
+    setting: Setting, program: sdp.Margin, best: sdp.Point, clock: Monitor, target: float | None
 ) -> tuple[Candidate, ...]:
     """The solver's metric: the best one close to its level, then new ones with the largest margin further behind."""
     unit = max(abs(best.strength), abs(setting.inequality.ceiling()))

@@ -12,7 +12,6 @@ score is computed from the numbers alone, and only the verifier says yes.
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from certes.engines.monitor import Monitor
 from certes.errors import MissingExtraError
 
 Array = NDArray[np.float64]
@@ -220,7 +220,7 @@ class Found:
     Attributes:
         point: the best point, or None if no solve gave numbers.
         ceiling: no point beats this strength, as far as the probes tell (not rigorous).
-        stopped: None, ``"deadline"`` or ``"solver"``: why the search ended before its tolerance.
+        stopped: None, ``"deadline"``, ``"cancelled"`` or ``"solver"``: why the search ended before its tolerance.
     """
 
     point: Point | None
@@ -228,32 +228,14 @@ class Found:
     stopped: str | None
 
 
-class Clock:
-    """Seconds left, or None for no limit."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self.end = None if seconds is None else time.monotonic() + seconds
-
-    @property
-    def left(self) -> float | None:
-        """Seconds left (not below 0), None for no limit."""
-        return None if self.end is None else max(self.end - time.monotonic(), 0.0)
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is up."""
-        return self.end is not None and time.monotonic() >= self.end
-
-
 def search(
     program: Margin,
     refine: Callable[[Point], Point | None],
     start: Point,
-    clock: Clock,
+    monitor: Monitor,
     *,
     target: float | None = None,
     tolerance: float = 1e-4,
-    progress: Callable[[str], None] | None = None,
 ) -> Found:
     """The best strength, to a relative tolerance.
 
@@ -264,27 +246,25 @@ def search(
         program: the inequality.
         refine: turns a point without a score into a scored one (None: worthless).
         start: a first scored point (strength -inf: none).
-        clock: time limit.
+        monitor: limits, and who is told about each probe.
         target: stop as soon as this strength is reached, or known to be out of reach.
         tolerance: relative to the larger of the two bounds.
-        progress: told about each probe.
     """
     best, high = start, program.inequality.ceiling()
     low = start.strength if np.isfinite(start.strength) else high - 4.0 * max(abs(high), 1.0)
     probe, repeat = 0.5 * (low + high) if target is None else target, True
     if target is not None and target > high:
         return Found(best if np.isfinite(best.strength) else None, high, None)
-    stopped = None
+    stopped: str | None = None
     for count in range(40):
-        if clock.over:
-            stopped = "deadline"
+        if (why := monitor.why) is not None:
+            stopped = why
             break
-        if progress is not None:
-            progress(f"lure: solve {count + 1}, {_words(program.inequality, low, high)}")
-        raw = program.solve(probe, clock.left)
+        monitor.say(f"lure: solve {count + 1}, {_words(program.inequality, low, high)}")
+        raw = program.solve(probe, monitor.left)
         found = None if raw is None else refine(raw)
         if found is None and raw is None:
-            stopped = "deadline" if clock.over else "solver"
+            stopped = monitor.why or "solver"
             break
         before = low
         if found is not None and found.strength > best.strength:
