@@ -15,29 +15,21 @@ that statement, in float64: they are evidence anyone can replay, to a relative a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.activations import DERIVATIVE_ERROR
 from certes.proofs import InstabilityWitness
 from certes.systems import System
-from certes.verify.contraction import inputs
+from certes.verify.attained import attained, beyond, jacobian, negative, slope_box, unshifted
 from certes.verify.intervals import Box
-from certes.verify.question import definite_check, is_symmetric
-from certes.verify.reduction import dense, enclose
+from certes.verify.motion import MOST_STEPS, NEAR, PART, Motion, longest_step
+from certes.verify.question import definite_check, inputs, is_symmetric
 from certes.verify.report import Check, Report
 
 Array = NDArray[np.float64]
-
-_NEAR = 1e-6  # relative accuracy asked of the equilibrium
-_PART = 10.0  # how much farther apart the two trajectories must end
-_MOST_STEPS = 200_000
-_STATED = 1e-9  # accuracy asked of the stated slopes, which nothing else rests on
-_KINK = 1e-9  # distance from a kink of a piecewise linear activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +38,23 @@ class Evidence:
 
     system: System
     witness: InstabilityWitness
+
+    @property
+    def jacobian(self) -> Box:
+        """J = A + B D C."""
+        return jacobian(unshifted(self.system), slope_box(self.system, self.witness.points, self.witness.slopes))
+
+    @property
+    def motion(self) -> Motion:
+        """The network under the stored input."""
+        entry, given = self.system.slope.activation, self.witness.slopes[:, None]
+        u = self.witness.input[:, None]
+        return Motion(self.system, entry.function if entry is not None else lambda s: given * s, lambda _: u)
+
+    @property
+    def starts(self) -> Array:
+        """Both starts, shape (n, 2)."""
+        return np.column_stack([self.witness.start, self.witness.start_other])
 
 
 def _fits(evidence: Evidence) -> bool:
@@ -56,135 +65,59 @@ def _fits(evidence: Evidence) -> bool:
     return all(vector.shape == (size,) for vector, size in vectors + starts) and witness.lyapunov.shape == (n, n)
 
 
-def _slope_box(evidence: Evidence) -> Box:
-    """D: the derivative at the points, enclosed, or the given slopes, exact."""
-    entry = evidence.system.slope.activation
-    if entry is None:
-        return Box.exact(evidence.witness.slopes)
-    slopes = np.asarray(entry.derivative(evidence.witness.points), dtype=np.float64)
-    return Box(slopes, np.full(slopes.shape, 0.0 if entry.attained == "ends" else DERIVATIVE_ERROR))
-
-
 def slopes(evidence: Evidence) -> Check:
     """The slopes are attained: phi'(s), away from kinks if phi is piecewise linear; or inside a bare interval."""
-    system, witness = evidence.system, evidence.witness
-    entry = system.slope.activation
-    if entry is None:
-        held = (witness.slopes >= system.slope.lower).all() and (witness.slopes <= system.slope.upper).all()
-        return Check("slopes", bool(held), "slopes inside their intervals")
-    if not (np.abs(entry.derivative(witness.points) - witness.slopes) <= _STATED).all():
-        return Check("slopes", False, f"the stated slopes are {entry.name}'(s)")
-    if entry.attained == "interior":
-        return Check("slopes", True, f"slopes {entry.name}'(s)")
-    away = _KINK * np.maximum(1.0, np.abs(witness.points))
-    left, right = entry.derivative(witness.points - away), entry.derivative(witness.points + away)
-    return Check("slopes", bool((left == right).all()), f"slopes {entry.name}'(s) away from kinks")
-
-
-def _jacobian(evidence: Evidence) -> Box:
-    form = enclose(_unshifted(evidence.system))
-    scaled = dense(form.B) * _slope_box(evidence)[None, :]
-    return dense(form.A) + scaled @ dense(form.C)
-
-
-def _unshifted(system: System) -> System:
-    """The same system with slope interval [0, upper], so that its normal form is not shifted and D enters as it is."""
-    plain = copy.copy(system)
-    zero = np.zeros_like(system.slope.lower)
-    object.__setattr__(plain, "slope", replace(system.slope, lower=zero))
-    return plain
+    return attained(evidence.system, evidence.witness.points, evidence.witness.slopes)
 
 
 def lyapunov(evidence: Evidence) -> Check:
     """X is symmetric and certifies that no eigenvalue of J lies on the border sigma."""
-    witness, continuous = evidence.witness, evidence.system.continuous
-    least = 0.0 if continuous else 1.0
-    if not (is_symmetric(witness.lyapunov) and least <= witness.growth < np.inf):
+    witness = evidence.witness
+    if not evidence.system.continuous:
+        return beyond("lyapunov", witness.lyapunov, witness.growth, evidence.jacobian, "sigma^2 X - J^T X J > 0")
+    if not (is_symmetric(witness.lyapunov) and 0.0 <= witness.growth < np.inf):
         return Check("lyapunov", False, "X symmetric, sigma >= 0 (continuous) or 1 (map)")
-    X, J, sigma = Box.exact(witness.lyapunov), _jacobian(evidence), Box.exact(witness.growth)
-    if continuous:
-        product = X @ J
-        decay = (X * sigma + X * sigma) - (product + product.T)
-        return definite_check("lyapunov", decay, "-((J - sigma I)^T X + X (J - sigma I)) > 0")
-    image = J.T @ (X @ J)
-    image = Box((image.mid + image.mid.T) / 2, image.rad + np.abs(image.mid - image.mid.T))
-    return definite_check("lyapunov", X * (sigma * sigma) - image, "sigma^2 X - J^T X J > 0")
+    X, sigma = Box.exact(witness.lyapunov), Box.exact(witness.growth)
+    product = X @ evidence.jacobian
+    decay = (X * sigma + X * sigma) - (product + product.T)
+    return definite_check("lyapunov", decay, "-((J - sigma I)^T X + X (J - sigma I)) > 0")
 
 
 def direction(evidence: Evidence) -> Check:
     """v^T X v < 0."""
-    v = Box.exact(evidence.witness.direction[:, None])
-    value = v.T @ (Box.exact(evidence.witness.lyapunov) @ v)
-    return Check("direction", bool((value.mid + value.rad < 0).all()), "v^T X v < 0")
-
-
-def _phi(evidence: Evidence) -> Callable[[Array], Array]:
-    entry, given = evidence.system.slope.activation, evidence.witness.slopes
-    return entry.function if entry is not None else lambda s: given * s
-
-
-def _arguments(evidence: Evidence, state: Array) -> Array:
-    """What phi is applied to."""
-    system, witness = evidence.system, evidence.witness
-    if system.form == "rate":
-        return np.asarray(system.matrix("W") @ state + witness.input)
-    return state if system.form == "hopfield" else np.asarray(system.matrix("C") @ state + witness.input)
-
-
-def _field(evidence: Evidence, state: Array) -> Array:
-    """x' of a differential equation, also of the one whose Euler map is run; for a given map, x+ - x."""
-    system, witness, phi = evidence.system, evidence.witness, _phi(evidence)
-    value = phi(_arguments(evidence, state))
-    if system.form == "rate":
-        return np.asarray((value - state) / system.tau)
-    if system.form == "hopfield":
-        return np.asarray((system.matrix("W") @ value + witness.input - state) / system.tau)
-    drift = np.asarray(system.matrix("A") @ state + system.matrix("B") @ value)
-    return drift - state if system.discrete else drift
+    return negative(evidence.witness.lyapunov, evidence.witness.direction)
 
 
 def equilibrium(evidence: Evidence) -> Check:
     """At x = (start + start_other) / 2: x' = 0 and phi's arguments are s, to a relative 1e-6."""
-    witness = evidence.witness
-    centre = (witness.start + witness.start_other) / 2.0
-    rest = np.abs(_field(evidence, centre)).max()
-    held = rest <= _NEAR * (1.0 + np.abs(centre).max())
+    motion, points = evidence.motion, evidence.witness.points
+    centre = evidence.starts.sum(axis=1, keepdims=True) / 2.0
+    rest = np.abs(motion.drift(centre)).max()
+    held = rest <= NEAR * (1.0 + np.abs(centre).max())
     if evidence.system.slope.activation is not None:
-        offset = np.abs(_arguments(evidence, centre) - witness.points)
-        held = held and bool((offset <= _NEAR * (1.0 + np.abs(witness.points))).all())
+        offset = np.abs(motion.arguments(centre)[:, 0] - points)
+        held = held and bool((offset <= NEAR * (1.0 + np.abs(points))).all())
     return Check(
         "equilibrium", bool(held), "the input makes the midpoint of the starts an equilibrium with arguments s"
     )
 
 
-def _advance(evidence: Evidence, state: Array, step: float) -> Array:
-    """One step of the map, or of the classical Runge-Kutta method."""
-    system = evidence.system
-    first = _field(evidence, state)
-    if not system.continuous:
-        return state + (first if system.step is None else system.step * first)
-    second = _field(evidence, state + step / 2 * first)
-    third = _field(evidence, state + step / 2 * second)
-    fourth = _field(evidence, state + step * third)
-    return state + step / 6 * (first + 2 * second + 2 * third + fourth)
-
-
 def parting(evidence: Evidence) -> Check:
     """Simulated in float64, the two trajectories end at least 10 times as far apart as they started."""
-    system, witness = evidence.system, evidence.witness
-    horizon = witness.horizon
+    motion, horizon = evidence.motion, evidence.witness.horizon
     if not 0 < horizon < np.inf:
         return Check("parting", False, "a positive horizon")
-    step = min(0.05 / (1.0 + float(np.linalg.norm(_jacobian(evidence).mid, 2))), horizon) if system.continuous else 1.0
-    if not horizon / step <= _MOST_STEPS:
-        return Check("parting", False, f"at most {_MOST_STEPS} steps of simulation")
+    norm = float(np.linalg.norm(evidence.jacobian.mid, 2))
+    step = min(longest_step(norm), horizon) if evidence.system.continuous else 1.0
+    if not horizon / step <= MOST_STEPS:
+        return Check("parting", False, f"at most {MOST_STEPS} steps of simulation")
     count = int(np.ceil(horizon / step))
-    one, other = witness.start, witness.start_other
-    initial = float(np.linalg.norm(one - other))
+    states = evidence.starts
+    initial = float(np.linalg.norm(states[:, 0] - states[:, 1]))
     for _ in range(count):
-        one, other = _advance(evidence, one, horizon / count), _advance(evidence, other, horizon / count)
-    final = float(np.linalg.norm(one - other))
-    return Check("parting", initial > 0 and final >= _PART * initial, f"distance {initial:.3g} grows to {final:.3g}")
+        states = motion.advance(states, horizon / count)
+    final = float(np.linalg.norm(states[:, 0] - states[:, 1]))
+    return Check("parting", initial > 0 and final >= PART * initial, f"distance {initial:.3g} grows to {final:.3g}")
 
 
 OBLIGATIONS: tuple[Callable[[Evidence], Check], ...] = (slopes, lyapunov, direction, equilibrium, parting)
