@@ -11,7 +11,8 @@ subnormal, and the proof has the shapes it needs. Then, in this order, and every
        singular          norm; rate
        lure              shapes; metric-positive (P > 0, always its own Cholesky); block-positive; metric-bounds;
                          weight-radius
-    3. the claims        gain; metric-condition; largest-step; and no claim that the condition does not carry
+    3. the claims        metric-condition; gain; largest-step; no claim that the condition does not carry; bound (of
+                         :mod:`certes.verify.bound`, and beyond what this proof itself reaches)
 
 Nothing here believes a solver: the numbers may come from anywhere. No obligation is implied by the others; a test drops
 each of them in turn and sees a false claim accepted.
@@ -24,11 +25,11 @@ from fractions import Fraction
 import numpy as np
 
 from certes.proofs import AbsoluteProof, Claims, LureProof, ProductProof, Proof, SingularProof, SymmetricProof
-from certes.systems import SparseMatrix, System
+from certes.systems import System
 from certes.verify import absolute, closed_form, lure
-from certes.verify.arithmetic import is_normal, rounds_to_nearest
+from certes.verify.bound import verify_bound
 from certes.verify.intervals import Array, Box, frobenius_upper
-from certes.verify.question import Obligation, Question, leak_bounds
+from certes.verify.question import Obligation, Question, inputs, leak_bounds
 from certes.verify.report import Check, Report
 
 
@@ -113,8 +114,21 @@ def supported(question: Question) -> Check:
     """No claim beyond those that the condition carries."""
     claims = question.claims
     held = isinstance(question.proof, LureProof) or claims.weight_radius is None
+    held = held and (isinstance(question.proof, LureProof | SingularProof) or claims.bound is None)
     held = held and (claims.margin == 0.0 or not isinstance(question.proof, AbsoluteProof))
     return Check("supported", held, "claims that the condition carries")
+
+
+def bound(question: Question) -> Check:
+    """No certificate of the condition ``lure`` reaches the level; this proof, which is one or gives one, does not."""
+    claims, claim = question.claims, question.claims.bound
+    if claim is None:
+        return Check("bound", True, "not claimed")
+    own = claims.rate if question.system.continuous else claims.factor
+    if own is None or not (own < claim.level if question.system.continuous else own > claim.level):
+        return Check("bound", False, f"no certificate reaches {claim.level!r}, and this one claims {own!r}")
+    sub = verify_bound(question.system, claim)
+    return Check("bound", sub.valid, sub.detail or f"no certificate of the condition lure reaches {claim.level!r}")
 
 
 OBLIGATIONS: dict[type[Proof], tuple[Obligation, ...]] = {
@@ -130,22 +144,7 @@ OBLIGATIONS: dict[type[Proof], tuple[Obligation, ...]] = {
     LureProof: (lure.shapes, lure.metric_positive, lure.block_positive, lure.metric_bounds, lure.weight_radius),
 }
 BEFORE: tuple[Obligation, ...] = (claim_range,)
-AFTER: tuple[Obligation, ...] = (metric_condition, gain, largest_step, supported)
-
-
-def inputs(system: System, arrays: tuple[Array, ...]) -> Check | None:
-    """A failed check unless the arithmetic is the assumed one and every number is finite and not subnormal."""
-    if not rounds_to_nearest(system.size):
-        return Check(
-            "arithmetic", False, "this process does not round to nearest (a library changed the rounding mode)"
-        )
-    values = [entry.value for entry in system.tensors.values()]
-    weights = [value.data if isinstance(value, SparseMatrix) else value for value in values]
-    step = np.array([1.0 if system.step is None else system.step])
-    given = (*weights, system.slope.lower, system.slope.upper, system.tau, step, *arrays)
-    if not is_normal(*given):
-        return Check("inputs", False, "weights and proof are finite, and no entry is subnormal")
-    return None
+AFTER: tuple[Obligation, ...] = (metric_condition, gain, largest_step, supported, bound)
 
 
 def _proof_arrays(proof: Proof, claims: Claims) -> tuple[Array, ...]:

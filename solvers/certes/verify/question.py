@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certes.proofs import Claims, Proof
-from certes.systems import System
+from certes.systems import SparseMatrix, System
+from certes.verify.arithmetic import is_normal, rounds_to_nearest
 from certes.verify.definite import SymmetricBox, missing_margin, positive_definite
 from certes.verify.intervals import Box
 from certes.verify.report import Check
@@ -28,6 +29,21 @@ class Question:
 
 
 Obligation = Callable[[Question], Check]
+
+
+def inputs(system: System, arrays: tuple[Array, ...]) -> Check | None:
+    """A failed check unless the arithmetic is the assumed one and every number is finite and not subnormal."""
+    if not rounds_to_nearest(system.size):
+        return Check(
+            "arithmetic", False, "this process does not round to nearest (a library changed the rounding mode)"
+        )
+    values = [entry.value for entry in system.tensors.values()]
+    weights = [value.data if isinstance(value, SparseMatrix) else value for value in values]
+    step = np.array([1.0 if system.step is None else system.step])
+    given = (*weights, system.slope.lower, system.slope.upper, system.tau, step, *arrays)
+    if not is_normal(*given):
+        return Check("inputs", False, "weights and proof are finite, and no entry is subnormal")
+    return None
 
 
 def definite_check(name: str, box: Box | SymmetricBox, detail: str, margin: float = 0.0) -> Check:
