@@ -271,6 +271,42 @@ class InstabilityWitness(ArrayProof):
     horizon: float
 
 
+@dataclass(frozen=True, eq=False)
+class SwitchingWitness(ArrayProof):
+    """A periodic input under which a periodic orbit is unstable: slopes held one after the other, over and over.
+
+    Attributes:
+        points: s, arguments of phi in each mode, shape (k, m). With a named activation the slopes are phi'(s); with a
+            bare slope interval they are ``slopes``, and every entry of row j of the points is j, counted from 0: the
+            member of the class is continuous, has phi(0) = 0, and slope ``slopes[j]`` from j - 1/2 to j + 1/2.
+        slopes: D, shape (k, m), inside the slope interval.
+        durations: how long each mode lasts, shape (k,); for a map whole numbers of steps.
+        ramp: time that the state takes on a straight line from one point to the next (hopfield form in continuous
+            time, where the arguments of phi are the state); 0 in all other cases.
+        lyapunov: symmetric X, shape (n, n): sigma^2 X - M^T X M > 0 for the period map's derivative M.
+        direction: v, shape (n,), with v^T X v < 0.
+        growth: sigma >= 1: M has an eigenvalue of modulus > sigma.
+        largest_input: no entry of the periodic input is larger in modulus, along the orbit.
+        start, start_other: two states, shape (n,), at the beginning of the first mode; their midpoint lies on the
+            periodic orbit x(t). The input is u(t) = s(t) - W x(t) (rate; lure with C for W), T x' + x - W phi(x)
+            (hopfield).
+        periods: whole number of periods after which trajectories from the two starts have parted.
+    """
+
+    kind: ClassVar[str] = "switching"
+    points: Matrix
+    slopes: Matrix
+    durations: Vector
+    ramp: float
+    lyapunov: Square
+    direction: Vector
+    growth: float
+    largest_input: float
+    start: Vector
+    start_other: Vector
+    periods: float
+
+
 KINDS: dict[str, type[ArrayProof]] = {
     entry.kind: entry
     for entry in (
@@ -284,6 +320,7 @@ KINDS: dict[str, type[ArrayProof]] = {
         LureBound,
         NoMetricProof,
         InstabilityWitness,
+        SwitchingWitness,
     )
 }
 

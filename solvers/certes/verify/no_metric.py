@@ -1,9 +1,9 @@
 """When is it proven that no constant quadratic metric serves a network? The numbered obligations.
 
-    1. shapes    slopes (k, m); columns (n, r), each belonging to one row of the slopes
-    2. slopes    every D_k lies in the closed slope box
-    3. separating  S = sum_k (J_k Z_k + Z_k J_k^T) > 0, resp. sum_k (J_k Z_k J_k^T - Z_k) > 0 (map), J_k = A + B D_k C and
-                 Z_k the sum of y y^T over the columns y of pattern k
+    1. shapes      slopes (k, m); columns (n, r), each belonging to one row of the slopes
+    2. slopes      every D_k lies in the closed slope box
+    3. separating  S = sum_k (J_k Z_k + Z_k J_k^T) > 0, resp. sum_k (J_k Z_k J_k^T - Z_k) > 0 (map), with
+                   J_k = A + B D_k C and Z_k the sum of y y^T over the columns y of pattern k
 
 Then no P >= 0 but P = 0 has P J_k + J_k^T P <= 0 (map: J_k^T P J_k <= P) for all k: the sum of the traces of
 (P J_k + J_k^T P) Z_k would not be positive, and it is trace(P S) > 0 (theorem of the alternative for linear matrix
