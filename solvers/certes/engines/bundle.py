@@ -1,0 +1,161 @@
+"""Cuts that hold for every scaling, and the step that a bundle of them suggests.
+
+For any vector y the point z(q) = sum_i q_i alpha_i / sum_i q_i beta_i with alpha = conj(y) * (M y), beta = abs(y)^2 is
+v* A v for the unit vector v along Q^1/2 y: it lies in the field of values of A = Q^1/2 M Q^-1/2 for *every* q. Its
+price is a lower bound of the price of A, whatever the family: a cut. (Norms: alpha = (M y)^2, z = norm(A v)^2.)
+
+The step minimises max_k (f_k + g_k . x) + u/2 norm(x)^2, f_k and g_k the cuts' prices and gradients in d = log(q)/2: a
+proximal bundle method (K. Kiwiel, Math. Programming 46, 1990).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from certes.engines.families import Family
+
+Array = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+
+@dataclass(frozen=True, eq=False)
+class Cuts:
+    """Cuts, one per row.
+
+    Attributes:
+        y: the vectors, shape (k, n).
+        alpha: shape (k, n).
+        beta: shape (k, n).
+    """
+
+    y: Complex
+    alpha: Complex
+    beta: Array
+
+    @classmethod
+    def none(cls, n: int) -> Cuts:
+        """No cuts."""
+        return cls(np.zeros((0, n), complex), np.zeros((0, n), complex), np.zeros((0, n)))
+
+    @classmethod
+    def of(cls, y: Complex, my: Complex, gram: bool) -> Cuts:
+        """The cuts of vectors y with images M y, shapes (n, k); ``gram`` for norms."""
+        alpha = np.abs(my) ** 2 + 0j if gram else y.conj() * my
+        return cls(y.T, alpha.T, (np.abs(y) ** 2).T)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def joined(self, other: Cuts) -> Cuts:
+        """These cuts, then the others."""
+        return Cuts(
+            np.concatenate([self.y, other.y]),
+            np.concatenate([self.alpha, other.alpha]),
+            np.concatenate([self.beta, other.beta]),
+        )
+
+    def taken(self, rows: NDArray[np.intp]) -> Cuts:
+        """Some of the cuts."""
+        return Cuts(self.y[rows], self.alpha[rows], self.beta[rows])
+
+    def points(self, d: Array) -> tuple[Complex, Array]:
+        """(z(q), sum q beta) of every cut at q = exp(2 d), shapes (k,)."""
+        q = np.exp(2.0 * d)
+        weight = self.beta @ q
+        return self.alpha @ q / weight, weight
+
+    def prices(self, d: Array, family: Family) -> tuple[Array, Array]:
+        """Prices, shape (k,), and their gradients in d, shape (k, n)."""
+        z, weight = self.points(d)
+        slope = family.slope(z).conj()
+        q = np.exp(2.0 * d)
+        gradient = (slope[:, None] * self.alpha).real - (slope * z).real[:, None] * self.beta
+        return family.price(z), gradient * (2.0 * q / weight[:, None])
+
+
+@dataclass(frozen=True, eq=False)
+class Advice:
+    """The proximal step.
+
+    Attributes:
+        x: the step, shape (n,).
+        weights: multipliers of the cuts, >= 0 with sum 1, shape (k,).
+        model: max_k (f_k + g_k . x).
+    """
+
+    x: Array
+    weights: Array
+    model: float
+
+
+def advise(values: Array, gradients: Array, u: float) -> Advice:
+    """Minimise max_k (f_k + g_k . x) + u/2 norm(x)^2, through its dual over the simplex.
+
+    Args:
+        values: f, shape (k,).
+        gradients: g, shape (k, n).
+        u: weight of the proximal term, > 0.
+    """
+    weights = simplex_minimum(gradients @ gradients.T / u, values)
+    x = -(weights @ gradients) / u
+    return Advice(x, weights, float((values + gradients @ x).max()))
+
+
+def simplex_minimum(quadratic: Array, linear: Array) -> Array:
+    """argmin of a.K a / 2 - f.a over the simplex, by Mehrotra's predictor and corrector.
+
+    Args:
+        quadratic: K, positive semidefinite, shape (k, k).
+        linear: f, shape (k,).
+    """
+    size = len(linear)
+    if size == 1:
+        return np.ones(1)
+    f = linear - linear.max()
+    scale = max(float(np.abs(np.diag(quadratic)).max()), float(np.abs(f).max()), 1e-300)
+    K, f = quadratic / scale, f / scale
+    a = np.full(size, 1.0 / size)
+    gradient = K @ a - f
+    shift = float(gradient.min()) - 1.0 / size
+    s = gradient - shift
+    for _ in range(50):
+        gap = float(a @ s) / size
+        dual = K @ a - f - shift - s
+        if gap * size < 1e-11 and float(np.abs(dual).max()) < 1e-11:
+            break
+        try:
+            factor = scipy.linalg.cho_factor(K + np.diag(s / a + 1e-15), lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            break
+        column = scipy.linalg.cho_solve(factor, np.ones(size), check_finite=False)
+        excess = 1.0 - float(a.sum())
+
+        def newton(complement: Array) -> tuple[Array, float, Array]:
+            right = scipy.linalg.cho_solve(factor, complement / a - dual, check_finite=False)  # noqa: B023
+            move = (excess - float(right.sum())) / float(column.sum())  # noqa: B023
+            da = right + move * column  # noqa: B023
+            return da, move, (complement - s * da) / a  # noqa: B023
+
+        da, _, ds = newton(-a * s)
+        reach = min(_longest(a, da), _longest(s, ds))
+        ahead = float((a + reach * da) @ (s + reach * ds)) / size
+        da, move, ds = newton(gap * (ahead / gap) ** 3 - a * s - da * ds)
+        # one length for both sides: the dual residual couples them
+        reach = (
+            0.995 * min(_longest(a, da), _longest(s, ds))
+            if gap * size > 1e-9
+            else min(_longest(a, da), _longest(s, ds)) * 0.999
+        )
+        a, s, shift = a + reach * da, s + reach * ds, shift + reach * move
+    a = np.maximum(a, 0.0)
+    return np.asarray(a / a.sum())
+
+
+def _longest(x: Array, dx: Array) -> float:
+    """The longest step up to 1 that keeps x + step dx >= 0."""
+    shrinking = dx < 0
+    return min(1.0, float((-x[shrinking] / dx[shrinking]).min())) if shrinking.any() else 1.0

@@ -1,0 +1,218 @@
+"""Extreme points of the field of values of A = D M D^-1, D = diag(exp d), while d keeps changing.
+
+The half plane Re(h z) <= t touches the field of values F(A) at v* A v, v a top eigenvector of the Hermitian part of
+h A. Small matrices are decomposed. For larger ones a real subspace span(Y) of R^n is kept whatever d is: F of the
+matrix compressed to D span(Y) lies inside F(A), costs no product with M, and grows by residuals (block Davidson without
+a preconditioner, that is block Krylov with a memory) until its extreme points are good enough. Eigenvectors at several
+angles and several d share the subspace, and M is real, so that real columns serve both an angle and its negative.
+
+For :class:`Norm` the matrix is A^T A, with the same words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from certes.engines.families import Family, Functional, Norm
+
+Array = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+#: Matrices up to this size are decomposed as a whole.
+DENSE = 160
+#: Columns of the subspace, at most; a restart keeps about half.
+WIDEST = 140
+#: Angles closer than this count as one.
+APART = 0.02
+#: Rounds of residuals for one look, at most.
+_ROUNDS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Ray:
+    """Top eigenvectors v at one angle.
+
+    Attributes:
+        theta: the angle, in [0, pi].
+        y: D^-1 v, shape (n, k), best first.
+        my: M y, shape (n, k).
+        prices: of the points v* A v, shape (k,).
+        values: the eigenvalues, shape (k,).
+    """
+
+    theta: float
+    y: Complex
+    my: Complex
+    prices: Array
+    values: Array
+
+    @property
+    def price(self) -> float:
+        """The largest price found at this angle."""
+        return float(self.prices.max())
+
+
+class _View:
+    """A, or its compression to a subspace, for one d."""
+
+    def __init__(self, matrix: Array, lift: tuple[Array, Array], gram: bool) -> None:
+        self.lift = lift
+        self.symmetric = 0.5 * (matrix + matrix.T)
+        self.skew = None if gram else 0.5 * (matrix - matrix.T)
+        self.matrix = matrix
+
+    def top(self, functional: Functional, theta: float, count: int) -> tuple[Array, Complex, Complex]:
+        """(eigenvalues, vectors, points v* A v) for the largest ``count`` eigenvalues, best first."""
+        h = functional.direction(theta)
+        size = len(self.matrix)
+        part: NDArray[np.inexact] = h.real * self.symmetric
+        if self.skew is not None and abs(h.imag) > 1e-14 * abs(h):
+            part = part + (1j * h.imag) * self.skew
+        first = max(size - count, 0)
+        values, vectors = scipy.linalg.eigh(part, subset_by_index=[first, size - 1], driver="evr", check_finite=False)
+        vectors = np.asarray(vectors[:, ::-1], dtype=np.complex128)
+        return np.asarray(values[::-1], dtype=np.float64), vectors, np.einsum("ik,ik->k", vectors.conj(), self.matrix @ vectors)
+
+
+class Field:
+    """The field of values of D M D^-1 for a family; see the module's docstring.
+
+    Args:
+        m: M, shape (n, n).
+        family: whose functionals are meant.
+        count: eigenvectors taken at an angle.
+    """
+
+    def __init__(self, m: Array, family: Family, count: int = 4) -> None:
+        self.m, self.family = m, family
+        self.gram = isinstance(family, Norm)
+        self.count = min(count, len(m))
+        self.dense = len(m) <= DENSE
+        self.y = self.my = np.zeros((len(m), 0))
+        self.products = 0
+        if not self.dense:
+            rng = np.random.default_rng(len(m))
+            self._append(np.ones(len(m)), rng.standard_normal((len(m), 8)))
+
+    def glance(self, d: Array, level: float, thetas: Iterable[float]) -> list[Ray]:
+        """Extreme points near the given angles, climbing, without a product with M (exact if dense)."""
+        view = self._view(d)
+        functional = self.family.functional(level)
+        rays: list[Ray] = []
+        for start in thetas:
+            theta = start
+            for _ in range(4):
+                if any(abs(ray.theta - theta) < 0.5 * APART for ray in rays):
+                    break
+                values, vectors, points = view.top(functional, theta, self.count)
+                left, right = view.lift
+                rays.append(Ray(theta, left @ vectors, right @ vectors, self.family.price(points), values))
+                theta = abs(math.atan2(points[0].imag, points[0].real))
+        return rays
+
+    def look(self, d: Array, level: float, thetas: Iterable[float], accuracy: float) -> list[Ray]:
+        """As :meth:`glance`, with the subspace grown until the largest price is known to about ``accuracy``."""
+        thetas = list(thetas)
+        rays = self.glance(d, level, thetas)
+        if self.dense:
+            return rays
+        before = -math.inf
+        for _ in range(_ROUNDS):
+            best = max(ray.price for ray in rays)
+            leading = sorted(rays, key=lambda ray: -ray.price)[:3]
+            residuals, error = self._residuals(d, level, leading)
+            if best - before <= accuracy and error <= accuracy:
+                break
+            before = best
+            if self.y.shape[1] + residuals.shape[1] > WIDEST:
+                self._restart(d, leading)
+            self._append(np.exp(d), residuals)
+            rays = self.glance(d, level, [ray.theta for ray in leading] if len(thetas) > 3 else thetas)
+        return rays
+
+    def _view(self, d: Array) -> _View:
+        up = np.exp(d)
+        if self.dense:
+            a = up[:, None] * self.m / up[None, :]
+            return _View(a.T @ a if self.gram else a, (np.diag(1.0 / up), self.m / up[None, :]), self.gram)
+        v, av = up[:, None] * self.y, up[:, None] * self.my
+        root = _orthonormal(v.T @ v)
+        v, av = v @ root, av @ root
+        return _View(av.T @ av if self.gram else v.T @ av, (self.y @ root, self.my @ root), self.gram)
+
+    def _residuals(self, d: Array, level: float, rays: list[Ray]) -> tuple[Array, float]:
+        """Residuals of the two best vectors of every ray, as real columns in the coordinates of y, and an error."""
+        functional = self.family.functional(level)
+        up = np.exp(d)[:, None]
+        columns, error = [], 0.0
+        y = np.concatenate([ray.y[:, :2] for ray in rays], axis=1)
+        my = np.concatenate([ray.my[:, :2] for ray in rays], axis=1)
+        images = self._times(self.m.T, up**2 * (my if self.gram else y)) / up
+        for ray in rays:
+            k = min(2, ray.y.shape[1])
+            back, images = images[:, :k], images[:, k:]
+            v = up * ray.y[:, :k]
+            h = functional.direction(ray.theta)
+            if self.gram:
+                residual = back - v * ray.values[:k]
+            else:
+                residual = 0.5 * (h * (up * ray.my[:, :k]) + np.conj(h) * back) - v * ray.values[:k]
+            size = float(np.abs(ray.values[0])) + 1e-300
+            price = float(ray.prices[0])
+            error = max(error, float(np.linalg.norm(residual[:, 0]) ** 2) / (0.1 * size) * max(price, 1e-300) / size)
+            columns += [residual.real, residual.imag]
+        real = np.concatenate(columns, axis=1)
+        norms = np.linalg.norm(real, axis=0)
+        return real[:, norms > 1e-8 * max(float(norms.max()), 1e-300)] / up, error
+
+    def _times(self, matrix: Array, x: Complex) -> Complex:
+        """matrix @ x as one real product."""
+        self.products += 1
+        both = matrix @ np.concatenate([x.real, x.imag], axis=1)
+        return np.asarray(both[:, : x.shape[1]] + 1j * both[:, x.shape[1] :])
+
+    def _append(self, up: Array, columns: Array) -> None:
+        """Add columns (coordinates of y) to the subspace, made orthonormal in those of D y."""
+        v, new = up[:, None] * self.y, up[:, None] * columns
+        new = new / np.maximum(np.linalg.norm(new, axis=0), 1e-300)
+        root = _orthonormal(v.T @ v)
+        v = v @ root
+        for _ in range(2):
+            new = new - v @ (v.T @ new)
+        basis, triangle = np.linalg.qr(new)
+        new = basis[:, np.abs(np.diag(triangle)) > 1e-7] / up[:, None]
+        self.products += 1
+        self.y = np.concatenate([self.y, new], axis=1)
+        self.my = np.concatenate([self.my, self.m @ new], axis=1)
+
+    def _restart(self, d: Array, rays: list[Ray]) -> None:
+        """Keep the leading eigenvectors of the compressed problem at the leading angles."""
+        view = self._view(d)
+        functional = self.family.functional(self.family.level(max(ray.price for ray in rays)))
+        kept = [view.top(functional, ray.theta, WIDEST // (4 * len(rays)))[1] for ray in rays]
+        complexes = np.concatenate(kept, axis=1)
+        basis, triangle = np.linalg.qr(np.concatenate([complexes.real, complexes.imag], axis=1))
+        basis = basis[:, np.abs(np.diag(triangle)) > 1e-6]
+        left, right = view.lift
+        self.y, self.my = left @ basis, right @ basis
+
+
+def _orthonormal(gram: Array) -> Array:
+    """T with T^T gram T = I; directions that are dependent to rounding are left out."""
+    if not len(gram):
+        return gram
+    try:
+        lower = np.linalg.cholesky(gram)
+        if float(np.diag(lower).min()) > 1e-6 * float(np.diag(lower).max()):
+            return np.asarray(scipy.linalg.solve_triangular(lower, np.eye(len(gram)), lower=True).T)
+    except np.linalg.LinAlgError:
+        pass
+    values, vectors = np.linalg.eigh(gram)
+    keep = values > 1e-12 * max(float(values[-1]), 1e-300)
+    return np.asarray(vectors[:, keep] / np.sqrt(values[keep]))
