@@ -286,7 +286,7 @@ class _Search:
             other = magnitude @ root
             return 100.0 * SLACK * (weight + (other**2 if _is_norm(self.family) else root * other))
 
-        outcome = phase_one(blocks, allowance)
+        outcome = phase_one(blocks, allowance, np.ones(self.n))
         if outcome.dual is None:
             return None, outcome.point
         return self._finish(outcome.dual, goal, gap), None

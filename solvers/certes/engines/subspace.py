@@ -6,14 +6,14 @@ Given Hermitian r x r matrices G_i^k, linear in the multiplier of row i, one set
     some S^k >= 0 have sum_k tr(G_i^k S^k) > 0 for every row i      (no multiplier reaches the level).
 
 Both sides are approached at once: minimise tau over sum_i x_i G_i^k <= tau I, x >= 0, mean(x) = 1, by a primal-dual
-interior-point method (direction of Helmberg, Rendl, Vanderbei, Wolkowicz, SIAM J. Optim. 6 (1996), with Mehrotra's
-corrector), which stops as soon as either answer is there. G_i = l_i^* r_i + r_i^* l_i has rank two, so a step costs
-O(n^2 r) per subspace plus one Cholesky factor of order n; nothing of order n is ever decomposed.
+interior-point method (scaling of Nesterov and Todd, SIAM J. Optim. 8 (1998), with Mehrotra's corrector), which stops as
+soon as either answer is there. G_i = l_i^* r_i + r_i^* l_i has rank two, so a step costs O(n^2 r) per subspace plus
+one Cholesky factor of order n; nothing of order n is ever decomposed into eigenvectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-#: Real where the angle is 0 or pi, complex elsewhere.
+#: Real or complex, as the subspace is.
 Matrix = NDArray[Any]
 
 #: Share of the way to the border of the cone that a step may go.
@@ -38,11 +38,6 @@ class Block:
     left: Matrix
     right: Matrix
 
-    @property
-    def order(self) -> int:
-        """r."""
-        return len(self.left.T)
-
     def combine(self, x: Array) -> Matrix:
         """sum_i x_i G_i, shape (r, r)."""
         product = self.left.conj().T @ (x[:, None] * self.right)
@@ -52,62 +47,38 @@ class Block:
         """tr(G_i s) for Hermitian s, shape (n,)."""
         return np.asarray(2.0 * np.real(((self.right @ s) * self.left.conj()).sum(axis=1)))
 
-    def hessian(self, p: Matrix, s: Matrix) -> Array:
-        """Re tr(G_i p G_j s) for Hermitian p, s; shape (n, n), symmetric."""
-        adjoint_left, adjoint_right = self.left.conj().T, self.right.conj().T
-        mixed = _real_product((self.right @ p) @ adjoint_left, ((self.left @ s) @ adjoint_right).conj())
-        return np.asarray(
-            mixed
-            + mixed.T
-            + _real_product((self.right @ p) @ adjoint_right, ((self.left @ s) @ adjoint_left).conj())
-            + _real_product((self.left @ p) @ adjoint_left, ((self.right @ s) @ adjoint_right).conj())
-        )
+    def seen_from(self, basis: Matrix) -> Block:
+        """The block of basis^* G_i basis."""
+        return Block(self.left @ basis, self.right @ basis)
+
+    def hessian(self) -> Array:
+        """tr(G_i G_j), shape (n, n): products of rows of length r, all in real arithmetic."""
+        left, right = _real_rows(self.left), _real_rows(self.right)
+        h = (right @ right.T) * (left @ left.T)
+        cross = right @ left.T
+        h += cross * cross.T
+        if np.iscomplexobj(self.left):
+            left, right = self.left, self.right
+            first, second = right.imag @ right.real.T, left.imag @ left.real.T
+            h += (first - first.T) * (second - second.T)
+            cross = np.hstack([right.imag, -right.real]) @ np.hstack([left.real, left.imag]).T
+            h -= cross * cross.T
+        return np.asarray(2.0 * h)
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What phase one found; both fields None if it could not tell.
-
-    Attributes:
-        dual: S^k >= 0 with all rows above their allowance, or None.
-        point: x > 0 that the subspaces allow, mean 1, shape (n,), or None.
-    """
-
-    dual: tuple[Matrix, ...] | None
-    point: Array | None
-
-
-def _real_product(a: Matrix, b: Matrix) -> Array:
-    """Re(a * b) entrywise, without a complex temporary."""
-    if np.iscomplexobj(a):
-        return np.asarray(a.real * b.real - a.imag * b.imag)
-    return np.asarray(a * b)
+def _real_rows(a: Matrix) -> Array:
+    """Rows (Re, Im)."""
+    return np.hstack([a.real, a.imag]) if np.iscomplexobj(a) else a
 
 
 def _hermitian(a: Matrix) -> Matrix:
     return np.asarray(0.5 * (a + a.conj().T))
 
 
-def _inverse(a: Matrix) -> Matrix:
-    """Inverse of a positive definite matrix; LinAlgError if it is none."""
-    lower = np.linalg.cholesky(a)
-    half = scipy.linalg.solve_triangular(lower, np.eye(len(a)), lower=True, check_finite=False)
-    return np.asarray(half.conj().T @ half)
-
-
-def _step_to_border(a: Matrix, direction: Matrix) -> float:
-    """Largest step s with a + s direction >= 0, for a > 0; inf if there is none."""
-    lower = np.linalg.cholesky(a)
-    half = scipy.linalg.solve_triangular(lower, direction, lower=True, check_finite=False)
-    whole = scipy.linalg.solve_triangular(lower, half.conj().T, lower=True, check_finite=False)
-    least = float(np.linalg.eigvalsh(_hermitian(whole))[0])
-    return -1.0 / least if least < 0.0 else np.inf
-
-
 def _step_to_zero(a: Array, direction: Array) -> float:
     """Largest step s with a + s direction >= 0, for a > 0; inf if there is none."""
-    falling = direction < 0.0
-    return float(np.min(-a[falling] / direction[falling])) if falling.any() else np.inf
+    least = float((direction / a).min())
+    return -1.0 / least if least < 0.0 else np.inf
 
 
 @dataclass(eq=False)
@@ -121,47 +92,49 @@ class _Iterate:
     z: Array
 
     @classmethod
-    def start(cls, blocks: Sequence[Block], n: int) -> _Iterate:
-        """x = 1 and a tau somewhat above the least one that it allows."""
-        x = np.ones(n)
+    def start(cls, blocks: Sequence[Block], x: Array) -> _Iterate:
+        """A tau somewhat above the least one that x allows."""
         sums = [block.combine(x) for block in blocks]
         spectra = [np.linalg.eigvalsh(entry) for entry in sums]
         size = max(float(np.abs(entry).max()) for entry in spectra)
         tau = max(float(entry[-1]) for entry in spectra) + 0.1 * size + 1e-12
         F = [tau * np.eye(len(entry)) - entry for entry in sums]
-        S = [_inverse(entry) for entry in F]
+        S = [_hermitian(np.linalg.inv(entry)) for entry in F]
         mu = 1.0 / sum(float(np.trace(entry).real) for entry in S)
         return cls(x, tau, F, [mu * entry for entry in S], mu / x)
 
-    def complementarity(self) -> float:
-        """Mean product mu."""
-        total = sum(float(np.vdot(f, s).real) for f, s in zip(self.F, self.S, strict=True)) + float(self.x @ self.z)
-        return total / (sum(len(f) for f in self.F) + len(self.x))
+
+@dataclass(frozen=True, eq=False)
+class _Scaling:
+    """The basis in which F and S of one subspace are one diagonal matrix: basis^* F basis = basis^-1 S basis^-* = D."""
+
+    basis: Matrix
+    diagonal: Array
+
+    @classmethod
+    def of(cls, F: Matrix, S: Matrix) -> _Scaling:
+        """Nesterov and Todd's point; LinAlgError if a matrix is not positive definite."""
+        lower = np.linalg.cholesky(F)
+        _, values, right = np.linalg.svd(np.linalg.cholesky(S).conj().T @ lower)
+        turned = scipy.linalg.solve_triangular(lower, right.conj().T, trans="C", lower=True, check_finite=False)
+        return cls(turned * np.sqrt(values), values)
+
+    def step_to_border(self, direction: Matrix) -> float:
+        """Largest step s with D + s direction >= 0; inf if there is none."""
+        root = 1.0 / np.sqrt(self.diagonal)
+        least = float(np.linalg.eigvalsh(root[:, None] * direction * root)[0])
+        return -1.0 / least if least < 0.0 else np.inf
 
 
 @dataclass(frozen=True, eq=False)
 class _Direction:
+    """A step; F and S in the coordinates of the scalings."""
+
     x: Array
     tau: float
     F: list[Matrix]
     S: list[Matrix]
     z: Array
-
-    def lengths(self, at: _Iterate) -> tuple[float, float]:
-        """Steps to the border: primal, dual."""
-        primal = min(_step_to_border(f, df) for f, df in zip(at.F, self.F, strict=True))
-        dual = min(_step_to_border(s, ds) for s, ds in zip(at.S, self.S, strict=True))
-        return min(primal, _step_to_zero(at.x, self.x)), min(dual, _step_to_zero(at.z, self.z))
-
-    def moved(self, at: _Iterate, primal: float, dual: float) -> _Iterate:
-        """The iterate after steps of these lengths."""
-        return _Iterate(
-            at.x + primal * self.x,
-            at.tau + primal * self.tau,
-            [_hermitian(f + primal * df) for f, df in zip(at.F, self.F, strict=True)],
-            [_hermitian(s + dual * ds) for s, ds in zip(at.S, self.S, strict=True)],
-            at.z + dual * self.z,
-        )
 
 
 class _Newton:
@@ -169,73 +142,113 @@ class _Newton:
 
     def __init__(self, blocks: Sequence[Block], at: _Iterate) -> None:
         n = len(at.x)
-        self.blocks, self.at = blocks, at
-        self.P = [_inverse(f) for f in at.F]
-        products = [_hermitian(p @ s) for p, s in zip(self.P, at.S, strict=True)]
-        hessian = np.diag(at.z / at.x)
-        for block, p, s in zip(blocks, self.P, at.S, strict=True):
-            hessian += block.hessian(p, s)
+        self.at = at
+        self.scalings = [_Scaling.of(f, s) for f, s in zip(at.F, at.S, strict=True)]
+        self.blocks = [block.seen_from(entry.basis) for block, entry in zip(blocks, self.scalings, strict=True)]
+        self.grams = [_hermitian(entry.basis.conj().T @ entry.basis) for entry in self.scalings]
         self.mean = np.full(n, 1.0 / n)
-        self.coupling = sum((block.rows(entry) for block, entry in zip(blocks, products, strict=True)), np.zeros(n))
-        self.trace = sum(float(np.trace(entry).real) for entry in products)
+        self.coupling = self._rows(self.grams)
+        hessian = np.diag(at.z / at.x)
+        for block in self.blocks:
+            hessian += block.hessian()
         self.scale = 1.0 / np.sqrt(np.diagonal(hessian))
         hessian *= self.scale[:, None] * self.scale[None, :]
         hessian[np.diag_indices(n)] += 1e-14
         self.factor = scipy.linalg.cho_factor(hessian, lower=True, overwrite_a=True, check_finite=False)
-        self.by_tau, self.by_sigma = self.solve(self.coupling), self.solve(self.mean)
+        self.by_tau, self.by_mean = self._solve(self.coupling), self._solve(self.mean)
 
-    def solve(self, right: Array) -> Array:
-        """Apply the inverse of the Hessian."""
+    def _solve(self, right: Array) -> Array:
         return np.asarray(self.scale * scipy.linalg.cho_solve(self.factor, self.scale * right, check_finite=False))
 
-    def direction(self, matrices: list[Matrix], products: Array) -> _Direction:
-        """The step towards F S = matrices F (symmetrised) and x z = products."""
+    def _rows(self, matrices: Sequence[Matrix]) -> Array:
+        return np.sum([block.rows(entry) for block, entry in zip(self.blocks, matrices, strict=True)], axis=0)
+
+    def _trace(self, matrices: Sequence[Matrix]) -> float:
+        """The trace of basis entry basis^*, summed."""
+        return sum(float(np.vdot(gram, entry).real) for gram, entry in zip(self.grams, matrices, strict=True))
+
+    def _direction(self, targets: list[Matrix], products: Array) -> _Direction:
+        """The step to S + F = targets + D (scaled coordinates) and x z = products, to first order."""
         at, g, w = self.at, self.coupling, self.mean
-        right = products / at.x - sum(
-            (block.rows(entry) for block, entry in zip(self.blocks, matrices, strict=True)), np.zeros(len(g))
-        )
-        base = self.solve(right)
-        trace = sum(float(np.trace(entry).real) for entry in matrices)
-        system = np.array([[g @ self.by_tau - self.trace, g @ self.by_sigma], [w @ self.by_tau, w @ self.by_sigma]])
-        tau, sigma = np.linalg.solve(system, np.array([1.0 - trace - g @ base, 1.0 - w @ at.x - w @ base]))
-        x = base + tau * self.by_tau + sigma * self.by_sigma
-        F = [tau * np.eye(block.order) - block.combine(x) for block in self.blocks]
-        S = [entry - s - _hermitian(p @ f @ s) for entry, s, p, f in zip(matrices, at.S, self.P, F, strict=True)]
+        base = self._solve(products / at.x - self._rows(targets))
+        curvature = self._trace(self.grams)
+        system = np.array([[g @ self.by_tau - curvature, g @ self.by_mean], [w @ self.by_tau, w @ self.by_mean]])
+        right = np.array([1.0 - self._trace(targets) - g @ base, 1.0 - w @ at.x - w @ base])
+        tau, sigma = np.linalg.solve(system, right)
+        x = base + tau * self.by_tau + sigma * self.by_mean
+        F = [tau * gram - block.combine(x) for gram, block in zip(self.grams, self.blocks, strict=True)]
+        S = [target - np.diag(entry.diagonal) - f for target, entry, f in zip(targets, self.scalings, F, strict=True)]
         return _Direction(x, float(tau), F, S, products / at.x - at.z - at.z / at.x * x)
 
-    def step(self) -> _Iterate:
+    def _lengths(self, step: _Direction) -> tuple[float, float]:
+        """Steps to the border: primal, dual."""
+        primal = min(entry.step_to_border(f) for entry, f in zip(self.scalings, step.F, strict=True))
+        dual = min(entry.step_to_border(s) for entry, s in zip(self.scalings, step.S, strict=True))
+        return min(primal, _step_to_zero(self.at.x, step.x)), min(dual, _step_to_zero(self.at.z, step.z))
+
+    def _gap(self, step: _Direction, primal: float, dual: float) -> float:
+        """Sum of all products F S and x z after steps of these lengths."""
+        total = float((self.at.x + primal * step.x) @ (self.at.z + dual * step.z))
+        for entry, f, s in zip(self.scalings, step.F, step.S, strict=True):
+            d = np.diag(entry.diagonal)
+            total += float(np.vdot(d + primal * f, d + dual * s).real)
+        return total
+
+    def advance(self, blocks: Sequence[Block]) -> _Iterate:
         """Predictor, corrector and the next iterate."""
         at = self.at
-        mu = at.complementarity()
-        affine = self.direction([np.zeros_like(p) for p in self.P], np.zeros(len(at.x)))
-        primal, dual = (min(1.0, length) for length in affine.lengths(at))
-        after = affine.moved(at, primal, dual).complementarity()
-        centring = min(max((after / mu) ** 2, _CENTRING), 1.0)
-        matrices = [
-            centring * mu * p - _hermitian(p @ f @ s) for p, f, s in zip(self.P, affine.F, affine.S, strict=True)
-        ]
-        final = self.direction(matrices, centring * mu - affine.x * affine.z)
-        primal, dual = (min(1.0, _DAMPING * length) for length in final.lengths(at))
-        return final.moved(at, primal, dual)
+        affine = self._direction([np.zeros_like(gram) for gram in self.grams], np.zeros(len(at.x)))
+        now = self._gap(affine, 0.0, 0.0)
+        primal, dual = (min(1.0, length) for length in self._lengths(affine))
+        centring = min(max((self._gap(affine, primal, dual) / now) ** 2, _CENTRING), 1.0)
+        mu = centring * now / (len(at.x) + sum(len(gram) for gram in self.grams))
+        targets = []
+        for entry, f, s in zip(self.scalings, affine.F, affine.S, strict=True):
+            d = entry.diagonal
+            targets.append(2.0 * (mu * np.eye(len(d)) - _hermitian(f @ s)) / (d[:, None] + d[None, :]))
+        step = self._direction(targets, mu - affine.x * affine.z)
+        primal, dual = (min(1.0, _DAMPING * length) for length in self._lengths(step))
+        x, tau = at.x + primal * step.x, at.tau + primal * step.tau
+        F = [tau * np.eye(len(gram)) - block.combine(x) for gram, block in zip(self.grams, blocks, strict=True)]
+        S = []
+        for entry, s, ds in zip(self.scalings, at.S, step.S, strict=True):
+            S.append(_hermitian(s + dual * (entry.basis @ ds @ entry.basis.conj().T)))
+        return _Iterate(x, tau, F, S, at.z + dual * step.z)
 
 
-def phase_one(blocks: Sequence[Block], allowance: Any, *, steps: int = 40) -> Outcome:
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What phase one found; both fields None if it could not tell.
+
+    Attributes:
+        dual: S^k >= 0 with every row above its allowance, or None.
+        point: x > 0 that the subspaces allow, mean 1, shape (n,), or None.
+    """
+
+    dual: tuple[Matrix, ...] | None
+    point: Array | None
+
+
+def phase_one(
+    blocks: Sequence[Block], allowance: Callable[[Sequence[Matrix]], Array], start: Array, *, steps: int = 40
+) -> Outcome:
     """Decide between multipliers and a dual matrix.
 
     Args:
         blocks: the subspaces; all with the same number n of rows.
-        allowance: function of (S^k) that gives what each row must exceed, shape (n,).
+        allowance: function of the S^k: what each row must exceed, shape (n,).
+        start: x > 0 to start from, mean 1, shape (n,).
         steps: cap on the Newton steps.
     """
-    at = _Iterate.start(blocks, len(blocks[0].left))
+    at = _Iterate.start(blocks, start)
     for _ in range(steps):
         try:
-            at = _Newton(blocks, at).step()
+            at = _Newton(blocks, at).advance(blocks)
         except np.linalg.LinAlgError:
             break
-        if not (np.isfinite(at.x).all() and np.isfinite(at.z).all() and np.isfinite(at.tau)):
+        if not (np.isfinite(at.z).all() and np.isfinite(at.tau)):
             break
-        rows = sum((block.rows(s) for block, s in zip(blocks, at.S, strict=True)), np.zeros(len(at.x)))
+        rows = np.sum([block.rows(s) for block, s in zip(blocks, at.S, strict=True)], axis=0)
         if bool((rows > allowance(at.S)).all()):
             return Outcome(tuple(at.S), None)
         if at.tau < 0.0:
