@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from certes.engines.families import Family
 
@@ -118,24 +118,23 @@ def simplex_minimum(quadratic: Array, linear: Array) -> Array:
     f = linear - linear.max()
     scale = max(float(np.abs(np.diag(quadratic)).max()), float(np.abs(f).max()), 1e-300)
     K, f = quadratic / scale, f / scale
-    a = np.full(size, 1.0 / size)
+    a, ones = np.full(size, 1.0 / size), np.ones(size)
     gradient = K @ a - f
     shift = float(gradient.min()) - 1.0 / size
     s = gradient - shift
     for _ in range(50):
         gap = float(a @ s) / size
         dual = K @ a - f - shift - s
-        if gap * size < 1e-11 and float(np.abs(dual).max()) < 1e-11:
+        if gap * size < 1e-10 and float(np.abs(dual).max()) < 1e-10:
             break
-        try:
-            factor = scipy.linalg.cho_factor(K + np.diag(s / a + 1e-15), lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
+        factor, info = lapack.dpotrf(K + np.diag(s / a + 1e-15), lower=1)
+        if info != 0:
             break
-        column = scipy.linalg.cho_solve(factor, np.ones(size), check_finite=False)
+        column = lapack.dpotrs(factor, ones, lower=1)[0]
         excess = 1.0 - float(a.sum())
 
         def newton(complement: Array) -> tuple[Array, float, Array]:
-            right = scipy.linalg.cho_solve(factor, complement / a - dual, check_finite=False)  # noqa: B023
+            right = lapack.dpotrs(factor, complement / a - dual, lower=1)[0]  # noqa: B023
             move = (excess - float(right.sum())) / float(column.sum())  # noqa: B023
             da = right + move * column  # noqa: B023
             return da, move, (complement - s * da) / a  # noqa: B023

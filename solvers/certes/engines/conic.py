@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.linalg import blas, lapack
 
 from certes.engines.eigen import Field
-from certes.engines.families import Factor, Family, Functional, Level, Norm, Rate, Step
+from certes.engines.families import SMALLEST, Factor, Family, Functional, Level, Norm, Rate, Step
 
 __all__ = [
     "Factor",
@@ -61,7 +61,7 @@ def solve(a: Array, functional: Functional, *, rounds: int = 60) -> Array | None
         functional: c0, r0 and the level t.
         rounds: cap on the doubling rounds (5 to 16 are usual; convergence is quadratic away from the border).
     """
-    if not functional.t > 0.0 or not np.isfinite(a).all():
+    if not math.isfinite(functional.t) or not np.isfinite(a).all():
         return None
     middle = np.asfortranarray(-functional.c0 * (a + a.T))
     middle[np.diag_indices(len(a))] += 2.0 * functional.t
@@ -119,15 +119,17 @@ def best_level(a: Array, family: Family, *, grid: int = 9) -> float | None:
         grid: number of starting angles in [0, pi].
     """
     field, still = Field(a, family, 1), np.zeros(len(a))
-    level, price = family.level(1.0), -math.inf
     thetas = [math.pi * k / (grid - 1) for k in range(grid)]
+    rays = field.look(still, 1.0, thetas, None, 1e-3, 1e-3)
+    price = max(ray.price for ray in rays)
     for _ in range(12):
-        rays = field.look(still, level, thetas, 1e-10 * max(abs(price), 1e-3) if math.isfinite(price) else 1e-3)
-        found = max(rays, key=lambda ray: ray.price)
-        level = family.level(max(found.price, price))
-        if found.price <= price + 1e-11 * max(abs(price), 1e-3):
+        thetas = [max(rays, key=lambda ray: ray.price).theta]
+        unit = max(abs(price), SMALLEST)
+        rays = field.look(still, price, thetas, math.inf, 1e-10 * unit, 1e-6)
+        before, price = price, max(price, *(ray.price for ray in rays))
+        if price <= before + 1e-11 * unit:
             break
-        price, thetas = found.price, [found.theta, *thetas]
+    level = family.level(price)
     for relative in _RAISES:
         raised = family.relax(level, relative)
         if reaches(a, family, raised):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from certes.engines.families import Family, Functional, Norm
 
@@ -30,6 +31,8 @@ DENSE = 160
 WIDEST = 140
 #: Angles closer than this count as one.
 APART = 0.02
+#: Angles at which every look that matters tests whether a maximum was missed.
+GRID = (0.0, 0.06, 0.12, 0.19, 0.27, 0.36, 0.46, 0.58, 0.72, 0.9, 1.1, 1.35, 1.6, 1.9, 2.2, 2.5, 2.8, math.pi)
 #: Rounds of residuals for one look, at most.
 _ROUNDS = 60
 
@@ -67,17 +70,39 @@ class _View:
         self.skew = None if gram else 0.5 * (matrix - matrix.T)
         self.matrix = matrix
 
+    def part(self, h: complex) -> Array | Complex:
+        """The Hermitian part of h A; real where h is."""
+        if self.skew is None or abs(h.imag) <= 1e-14 * abs(h):
+            return h.real * self.symmetric
+        return h.real * self.symmetric + (1j * h.imag) * self.skew
+
+    def below(self, functional: Functional, theta: float) -> bool:
+        """Whether Re(h z) < t on the field of values, by one Cholesky decomposition."""
+        part = -self.part(functional.direction(theta))
+        part[np.diag_indices(len(part))] += functional.t
+        try:
+            return bool(np.isfinite(np.linalg.cholesky(part)).all())
+        except np.linalg.LinAlgError:
+            return False
+
     def top(self, functional: Functional, theta: float, count: int) -> tuple[Array, Complex, Complex]:
         """(eigenvalues, vectors, points v* A v) for the largest ``count`` eigenvalues, best first."""
-        h = functional.direction(theta)
         size = len(self.matrix)
-        part: NDArray[np.inexact] = h.real * self.symmetric
-        if self.skew is not None and abs(h.imag) > 1e-14 * abs(h):
-            part = part + (1j * h.imag) * self.skew
-        first = max(size - count, 0)
-        values, vectors = scipy.linalg.eigh(part, subset_by_index=[first, size - 1], driver="evr", check_finite=False)
-        vectors = np.asarray(vectors[:, ::-1], dtype=np.complex128)
-        return np.asarray(values[::-1], dtype=np.float64), vectors, np.einsum("ik,ik->k", vectors.conj(), self.matrix @ vectors)
+        values, found = _eigh(self.part(functional.direction(theta)), max(size - count, 0))
+        vectors = np.asarray(found[:, ::-1], dtype=np.complex128)
+        return values[::-1], vectors, np.einsum("ik,ik->k", vectors.conj(), self.matrix @ vectors)
+
+
+def _eigh(part: Array | Complex, first: int) -> tuple[Array, Array | Complex]:
+    """Eigenvalues and eigenvectors of a Hermitian matrix from the ``first`` on, ascending."""
+    if np.iscomplexobj(part):
+        values, vectors, count, _, info = lapack.zheevr(part, range="I", il=first + 1, iu=len(part), lower=1)
+    else:
+        values, vectors, count, _, info = lapack.dsyevr(part, range="I", il=first + 1, iu=len(part), lower=1)
+    if info != 0:
+        full = np.linalg.eigh(part)
+        return np.asarray(full[0][first:]), np.asarray(full[1][:, first:])
+    return np.asarray(values[:count]), np.asarray(vectors[:, :count])
 
 
 class Field:
@@ -100,40 +125,58 @@ class Field:
             rng = np.random.default_rng(len(m))
             self._append(np.ones(len(m)), rng.standard_normal((len(m), 8)))
 
-    def glance(self, d: Array, level: float, thetas: Iterable[float]) -> list[Ray]:
-        """Extreme points near the given angles, climbing, without a product with M (exact if dense)."""
+    def glance(self, d: Array, price: float, thetas: Iterable[float], limit: float | None, fine: float) -> list[Ray]:
+        """Extreme points near the given angles, climbing, without a product with M (exact if dense).
+
+        Args:
+            d: scaling, shape (n,).
+            price: of the family; the half planes are those that touch the region up to this price.
+            thetas: angles to start from.
+            limit: if no price at ``thetas`` exceeds this, test on :data:`GRID` whether a maximum was missed.
+            fine: stop climbing where an angle moves by less than this.
+        """
         view = self._view(d)
-        functional = self.family.functional(level)
+        functional = self.family.border(price)
         rays: list[Ray] = []
-        for start in thetas:
-            theta = start
-            for _ in range(4):
-                if any(abs(ray.theta - theta) < 0.5 * APART for ray in rays):
-                    break
+
+        def climb(theta: float) -> None:
+            for _ in range(8):
+                if any(abs(ray.theta - theta) < fine for ray in rays):
+                    return
                 values, vectors, points = view.top(functional, theta, self.count)
                 left, right = view.lift
                 rays.append(Ray(theta, left @ vectors, right @ vectors, self.family.price(points), values))
                 theta = abs(math.atan2(points[0].imag, points[0].real))
+
+        for theta in thetas:
+            climb(theta)
+        found = max(ray.price for ray in rays)
+        if limit is not None and found < limit and not self.gram:
+            border = self.family.border(found + 1e-2 * min(limit - found, 0.1 * abs(found)))
+            for theta in GRID:
+                if not view.below(border, theta):
+                    climb(theta)
         return rays
 
-    def look(self, d: Array, level: float, thetas: Iterable[float], accuracy: float) -> list[Ray]:
+    def look(
+        self, d: Array, price: float, thetas: Iterable[float], limit: float | None, accuracy: float, fine: float = APART
+    ) -> list[Ray]:
         """As :meth:`glance`, with the subspace grown until the largest price is known to about ``accuracy``."""
-        thetas = list(thetas)
-        rays = self.glance(d, level, thetas)
+        rays = self.glance(d, price, thetas, limit, fine)
         if self.dense:
             return rays
         before = -math.inf
         for _ in range(_ROUNDS):
             best = max(ray.price for ray in rays)
-            leading = sorted(rays, key=lambda ray: -ray.price)[:3]
-            residuals, error = self._residuals(d, level, leading)
+            leading = _leading(rays)
+            residuals, error = self._residuals(d, price, leading)
             if best - before <= accuracy and error <= accuracy:
                 break
             before = best
             if self.y.shape[1] + residuals.shape[1] > WIDEST:
                 self._restart(d, leading)
             self._append(np.exp(d), residuals)
-            rays = self.glance(d, level, [ray.theta for ray in leading] if len(thetas) > 3 else thetas)
+            rays = self.glance(d, price, [ray.theta for ray in leading], limit, fine)
         return rays
 
     def _view(self, d: Array) -> _View:
@@ -146,9 +189,9 @@ class Field:
         v, av = v @ root, av @ root
         return _View(av.T @ av if self.gram else v.T @ av, (self.y @ root, self.my @ root), self.gram)
 
-    def _residuals(self, d: Array, level: float, rays: list[Ray]) -> tuple[Array, float]:
+    def _residuals(self, d: Array, price: float, rays: list[Ray]) -> tuple[Array, float]:
         """Residuals of the two best vectors of every ray, as real columns in the coordinates of y, and an error."""
-        functional = self.family.functional(level)
+        functional = self.family.border(price)
         up = np.exp(d)[:, None]
         columns, error = [], 0.0
         y = np.concatenate([ray.y[:, :2] for ray in rays], axis=1)
@@ -164,8 +207,7 @@ class Field:
             else:
                 residual = 0.5 * (h * (up * ray.my[:, :k]) + np.conj(h) * back) - v * ray.values[:k]
             size = float(np.abs(ray.values[0])) + 1e-300
-            price = float(ray.prices[0])
-            error = max(error, float(np.linalg.norm(residual[:, 0]) ** 2) / (0.1 * size) * max(price, 1e-300) / size)
+            error = max(error, float(np.linalg.norm(residual[:, 0]) / size) ** 2 * 10.0 * abs(float(ray.prices[0])))
             columns += [residual.real, residual.imag]
         real = np.concatenate(columns, axis=1)
         norms = np.linalg.norm(real, axis=0)
@@ -194,13 +236,22 @@ class Field:
     def _restart(self, d: Array, rays: list[Ray]) -> None:
         """Keep the leading eigenvectors of the compressed problem at the leading angles."""
         view = self._view(d)
-        functional = self.family.functional(self.family.level(max(ray.price for ray in rays)))
+        functional = self.family.border(max(ray.price for ray in rays))
         kept = [view.top(functional, ray.theta, WIDEST // (4 * len(rays)))[1] for ray in rays]
         complexes = np.concatenate(kept, axis=1)
         basis, triangle = np.linalg.qr(np.concatenate([complexes.real, complexes.imag], axis=1))
         basis = basis[:, np.abs(np.diag(triangle)) > 1e-6]
         left, right = view.lift
         self.y, self.my = left @ basis, right @ basis
+
+
+def _leading(rays: list[Ray]) -> list[Ray]:
+    """The three best rays at different angles."""
+    kept: list[Ray] = []
+    for ray in sorted(rays, key=lambda ray: -ray.price):
+        if len(kept) < 3 and all(abs(ray.theta - other.theta) > 2 * APART for other in kept):
+            kept.append(ray)
+    return kept
 
 
 def _orthonormal(gram: Array) -> Array:

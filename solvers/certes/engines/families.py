@@ -43,6 +43,9 @@ class Family(Protocol):
     def functional(self, level: float) -> Functional:
         """The functional whose feasibility means that ``level`` is provable."""
 
+    def border(self, price: float) -> Functional:
+        """The functional of the half planes that touch the region of points up to ``price``."""
+
     def price(self, z: Complex) -> Array:
         """The price of points, shape of z."""
 
@@ -74,7 +77,23 @@ def _unit(z: Complex) -> Complex:
     return np.where(modulus > 0, z / np.where(modulus > 0, modulus, 1.0), 1.0)
 
 
-class _Ascending:
+class _Plain:
+    """What most families share."""
+
+    def functional(self, level: float) -> Functional:
+        """See :class:`Family`."""
+        raise NotImplementedError
+
+    def level(self, price: float) -> float:
+        """See :class:`Family`."""
+        raise NotImplementedError
+
+    def border(self, price: float) -> Functional:
+        """See :class:`Family`."""
+        return self.functional(self.level(price))
+
+
+class _Ascending(_Plain):
     """Families whose level is the price."""
 
     def level(self, price: float) -> float:
@@ -95,7 +114,7 @@ class _Ascending:
 
 
 @dataclass(frozen=True)
-class Rate:
+class Rate(_Plain):
     """Continuous time, T = I: level = contraction rate c < 1, price 1 - c. Parabola (abs z + Re z)/2 < 1 - c."""
 
     def functional(self, level: float) -> Functional:
@@ -186,7 +205,11 @@ class Step:
 
     def functional(self, level: float) -> Functional:
         """See :class:`Family`."""
-        return Factor(level).functional(1.0) if level > 0.0 else Functional(0.5, 0.5, -math.inf)
+        return Factor(level).functional(1.0) if 0.0 < level < 2.0 else Functional(0.5, 0.5, -math.inf)
+
+    def border(self, price: float) -> Functional:
+        """See :class:`Family`."""
+        return self.functional(2.0 - price) if price < 2.0 else Functional(0.5, 0.5, 0.5 * price)
 
     def price(self, z: Complex) -> Array:
         """See :class:`Family`."""

@@ -12,6 +12,7 @@ The infimum need not be attained (reducible M): cond(Q) is capped at :data:`CAP`
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from certes.engines import conic
 from certes.engines.bundle import Cuts, advise
-from certes.engines.eigen import APART, Field, Ray
+from certes.engines.eigen import APART, Field
 from certes.engines.families import SMALLEST, Family, Norm
 from certes.engines.monitor import Monitor
 
@@ -34,10 +35,14 @@ CAP = 1e60
 MOST_CUTS = 90
 #: Steps, at most.
 _ROUNDS = 400
-#: Angles of a first or a last look.
+#: Angles of a first look.
 _WIDE = (0.0, 0.1, 0.25, 0.45, 0.8, 1.3, 1.8, 2.3, 2.8, math.pi)
+#: Angles where a maximum is sought that cyclic reduction has seen and nobody else.
+_EVERYWHERE = tuple(math.pi * k / 200 for k in range(201))
 #: Relative steps by which the level is raised until it is confirmed.
-_RAISES = tuple(1e-6 * 3.0**k for k in range(14))
+_RAISES = tuple(3.0**k for k in range(16))
+
+Stopped = Literal["tolerance", "target", "deadline", "cancelled", "stalled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +75,7 @@ class Optimum:
     level: float
     bound: float | None
     columns: Columns | None
-    stopped: Literal["tolerance", "target", "deadline", "cancelled", "stalled"]
+    stopped: Stopped
     rounds: int
 
     @property
@@ -87,8 +92,8 @@ def optimise(
     target: float | None = None,
     start: Array | None = None,
     monitor: Monitor | None = None,
-) -> Optimum | None:
-    """Minimise over diagonal Q > 0; None if no level can be confirmed (entries beyond the float range).
+) -> Optimum:
+    """Minimise over diagonal Q > 0; the level of an infinite price if none can be confirmed (overflow, no step).
 
     Args:
         m: M, shape (n, n).
@@ -99,146 +104,145 @@ def optimise(
         monitor: time limit, cancellation and progress.
     """
     with np.errstate(all="ignore"):  # overflow ends in inf or NaN, and those are looked for
-        return _Search(np.asarray(m, dtype=np.float64), family, tolerance, target, monitor or Monitor()).run(start)
+        return _Search(np.asarray(m, dtype=np.float64), family, tolerance, monitor or Monitor()).run(start, target)
 
 
 class _Search:
-    """The state of one search: a centre d with its price, the cuts and the angles worth looking at."""
+    """The state of one search.
 
-    def __init__(self, m: Array, family: Family, tolerance: float, target: float | None, monitor: Monitor) -> None:
-        self.balance = _balancing(m)
+    Attributes:
+        d: the centre, in the coordinates of the balanced M.
+        best: its price.
+        cuts, age: the bundle, and for how many steps each cut has had no weight.
+        angles: where the price was reached.
+        u: weight of the proximal term.
+    """
+
+    def __init__(self, m: Array, family: Family, tolerance: float, monitor: Monitor) -> None:
+        self.original, self.balance = m, _balancing(m)
         self.m = self.balance[:, None] * m / self.balance[None, :]
-        self.original = m
         self.family, self.tolerance, self.monitor = family, tolerance, monitor
-        self.target = None if target is None else family.cost(target)
         self.field = Field(self.m, family)
-        self.cuts = Cuts.none(len(m))
-        self.age = np.zeros(0)
-        self.angles: list[float] = list(_WIDE)
-        self.rounds = 0
         self.gram = isinstance(family, Norm)
-        room = 0.25 * math.log(CAP)
-        spread = np.log(self.balance)
+        self.cuts, self.age = Cuts.none(len(m)), np.zeros(0)
+        self.angles: list[float] = [0.0]
+        room, spread = 0.25 * math.log(CAP), np.log(self.balance)
         self.lowest, self.highest = -room - spread, room - spread
+        self.d, self.best, self.u, self.nulls, self.rounds = np.zeros(len(m)), math.inf, 1.0, 0, 0
+        self.weights = np.zeros(0)
 
-    # --- looking
+    @property
+    def unit(self) -> float:
+        """What tolerances are relative to."""
+        level = self.family.level(self.best)
+        return abs(self.family.cost(self.family.relax(level, 1.0)) - self.family.cost(level))
 
-    def look(self, d: Array, level: float, thetas: list[float], accuracy: float, margin: float) -> float:
-        """Look, keep the cuts within ``margin`` of the top, return the price."""
-        rays = self.field.look(d, level, [0.0] if self.gram else thetas, accuracy)
-        return self.keep(rays, margin)
-
-    def keep(self, rays: list[Ray], margin: float) -> float:
-        """Add the cuts of rays within ``margin`` of the best; returns the best price and remembers its angles."""
+    def look(self, d: Array, thetas: Sequence[float], limit: float | None, accuracy: float, margin: float) -> float:
+        """Look, keep the cuts and angles within ``margin`` of the best, return the price."""
+        fine = float(np.clip(0.3 * math.sqrt(self.tolerance), 1e-4, APART))
+        price = self.best if math.isfinite(self.best) else 1.0
+        rays = self.field.look(d, price, [0.0] if self.gram else thetas, limit, accuracy, fine)
         best = max(ray.price for ray in rays)
-        for ray in rays:
-            near = np.flatnonzero(ray.prices >= best - margin)
-            if len(near):
-                self.cuts = self.cuts.joined(Cuts.of(ray.y[:, near], ray.my[:, near], self.gram))
-                self.age = np.concatenate([self.age, np.zeros(len(near))])
-        self.angles = _apart([ray.theta for ray in sorted(rays, key=lambda r: -r.price) if ray.price >= best - margin])
+        near = [ray for ray in rays if ray.price >= best - margin]
+        kept = [ray.prices >= best - margin for ray in near]
+        y = np.concatenate([ray.y[:, keep] for ray, keep in zip(near, kept, strict=True)], axis=1)
+        my = np.concatenate([ray.my[:, keep] for ray, keep in zip(near, kept, strict=True)], axis=1)
+        self.cuts = self.cuts.joined(Cuts.of(y, my, self.gram))
+        self.age = np.concatenate([self.age, np.zeros(y.shape[1])])
+        self.angles = _apart([ray.theta for ray in sorted(near, key=lambda ray: -ray.price)])
         return best
 
-    def unit(self, price: float) -> float:
-        """What tolerances are relative to."""
-        if type(self.family).__name__ == "Step":
-            return max(2.0 - price, SMALLEST)
-        return max(abs(price), SMALLEST)
-
-    # --- the method
-
-    def run(self, start: Array | None) -> Optimum | None:
-        d, best = self.begin(start)
-        stopped: Literal["tolerance", "target", "deadline", "cancelled", "stalled"] = "stalled"
-        u, nulls = max(best, 1e-3), 0
-        weights = np.zeros(0)
-        for self.rounds in range(_ROUNDS):
-            why = self.monitor.why
-            if why is not None:
-                stopped = why
-                break
-            if self.target is not None and best <= self.target - 1e-6 * self.unit(self.target):
-                stopped = "target"
-                break
-            unit = self.unit(best)
-            values, gradients = self.cuts.prices(d, self.family)
-            best = max(best, float(values.max()))
-            advice = advise(values, gradients, u)
-            weights = advice.weights
-            predicted = best - advice.model
-            slope = float(np.linalg.norm(weights @ gradients))
-            if predicted < 0.2 * self.tolerance * unit and slope < 2.0 * self.tolerance * unit:
-                price = self.look(d, self.family.level(best), list(_WIDE), 0.02 * self.tolerance * unit, 0.01 * unit)
-                if price <= best + 0.2 * self.tolerance * unit:
-                    stopped = "tolerance"
-                    break
-                best = price
-                continue
-            trial = np.clip(d + advice.x, self.lowest, self.highest)
-            wide = self.rounds % 8 == 0
-            thetas = list(_WIDE) if wide else self.angles
-            margin = max(4.0 * predicted, 0.01 * unit)
-            self.prune(weights)
-            price = self.look(trial, self.family.level(best), thetas, 0.05 * predicted, margin)
-            if best - price >= 0.1 * predicted and not wide:
-                price = max(price, self.look(trial, self.family.level(best), list(_WIDE), 0.05 * predicted, margin))
-            gained = best - price
-            if gained >= 0.1 * predicted:
-                d, best, nulls = trial - trial.mean(), price, 0
-                self.monitor.say(f"round {self.rounds}: {self.family.level(best):.6g}")
-                if gained > 0.5 * predicted:
-                    u *= 0.5
-            else:
-                nulls += 1
-                if gained < -predicted or nulls > 6:
-                    u, nulls = 2.0 * u, 0
-        return self.finish(d, best, weights, stopped)
-
-    def begin(self, start: Array | None) -> tuple[Array, float]:
-        """The best of a few scalings."""
+    def begin(self, start: Array | None) -> None:
+        """Take the best of a few scalings."""
         guesses = [np.zeros(len(self.m)), _perron(self.m)]
         if start is not None:
             guesses.append(0.5 * np.log(start) - np.log(self.balance))
-        best: tuple[float, Array] | None = None
-        level = self.family.level(1.0)
         for guess in guesses:
             d = np.clip(guess - guess.mean(), self.lowest, self.highest)
-            price = self.look(d, level, list(_WIDE), 1e-2, math.inf)
-            level = self.family.level(price)
-            if best is None or price < best[0]:
-                best = (price, d)
-        assert best is not None
-        price, d = best
-        self.cuts, self.age = Cuts.none(len(d)), np.zeros(0)
-        price = max(
-            price, self.look(d, self.family.level(price), list(_WIDE), 1e-3 * self.unit(price), 0.1 * self.unit(price))
-        )
-        return d, price
+            price = self.look(d, _WIDE, None, 1e-2, math.inf)
+            if price < self.best:
+                self.best, self.d = price, d
+        self.cuts, self.age = Cuts.none(len(self.d)), np.zeros(0)
+        self.best = self.look(self.d, _WIDE, math.inf, 1e-3 * self.unit, 0.1 * self.unit)
+        self.u = max(abs(self.best), SMALLEST)
 
-    def prune(self, weights: Array) -> None:
+    def run(self, start: Array | None, target: float | None) -> Optimum:
+        """Search, confirm, and search on if cyclic reduction has seen a maximum that was missed."""
+        self.begin(start)
+        goal = -math.inf if target is None else self.family.cost(self.family.relax(target, -2e-6))
+        while True:
+            stopped = self.search(goal)
+            level = self.confirm(stopped)
+            if level is not None:
+                break
+        q = np.exp(2.0 * (self.d + np.log(self.balance)))
+        return Optimum(q / np.exp(np.mean(np.log(q))), level, None, None, stopped, self.rounds)
+
+    def search(self, goal: float) -> Stopped:
+        """Steps until the model promises nothing more."""
+        while self.rounds < _ROUNDS:
+            self.rounds += 1
+            if (why := self.monitor.why) is not None:
+                return why
+            if self.best <= goal:
+                return "target"
+            values, gradients = self.cuts.prices(self.d, self.family)
+            self.best = max(self.best, float(values.max()))
+            advice = advise(values, gradients, self.u)
+            self.weights = advice.weights
+            promised = self.best - advice.model
+            slope, enough = self.u * float(np.linalg.norm(advice.x)), self.tolerance * self.unit
+            if promised < 0.2 * enough and slope < 2.0 * enough:
+                price = self.look(self.d, self.angles, math.inf, 0.02 * enough, 0.01 * self.unit)
+                if price <= self.best + 0.2 * enough:
+                    self.best = max(self.best, price)
+                    return "tolerance"
+                self.best = price
+            else:
+                self.step(advice.x, promised)
+        return "stalled"
+
+    def step(self, x: Array, promised: float) -> None:
+        """Go there if the price falls as promised, else learn from the new cuts."""
+        trial = np.clip(self.d + x, self.lowest, self.highest)
+        self.prune()
+        sufficient = self.best - 0.1 * promised
+        limit = sufficient if self.rounds % 8 else math.inf
+        price = self.look(trial, self.angles, limit, 0.05 * promised, max(4.0 * promised, 0.01 * self.unit))
+        gained = self.best - price
+        if price <= sufficient:
+            self.d, self.best, self.nulls = trial - trial.mean(), price, 0
+            self.monitor.say(f"round {self.rounds}: {self.family.level(price):.6g}")
+            if gained > 0.5 * promised:
+                self.u *= 0.5
+            return
+        self.nulls += 1
+        if gained < -promised or self.nulls > 6:
+            self.u, self.nulls = 2.0 * self.u, 0
+
+    def prune(self) -> None:
         """Drop cuts that have had no weight for a while."""
-        self.age = np.where(weights > 1e-6, 0.0, self.age + 1.0)
+        self.age = np.where(self.weights > 1e-6, 0.0, self.age + 1.0)
         rows = np.flatnonzero(self.age < 8)
         if len(rows) > MOST_CUTS:
             rows = np.sort(np.argsort(self.age, kind="stable")[:MOST_CUTS])
         self.cuts, self.age = self.cuts.taken(rows), self.age[rows]
 
-    def finish(
-        self,
-        d: Array,
-        best: float,
-        weights: Array,
-        stopped: Literal["tolerance", "target", "deadline", "cancelled", "stalled"],
-    ) -> Optimum | None:
-        """Confirm by cyclic reduction, raising the level as little as needed."""
-        q = np.exp(2.0 * (d + np.log(self.balance)))
+    def confirm(self, stopped: Stopped) -> float | None:
+        """A level that cyclic reduction confirms, barely raised; None after a cut that calls for more steps."""
+        q = np.exp(2.0 * (self.d + np.log(self.balance)))
         a = conic.scaled(self.original, q)
-        level = self.family.level(best)
-        for relative in _RAISES:
-            raised = self.family.relax(level, relative)
+        first = max(1e-6, 0.02 * self.tolerance) if stopped == "tolerance" else 1e-6
+        for raise_ in _RAISES:
+            raised = self.family.relax(self.family.level(self.best), first * raise_)
             if conic.reaches(a, self.family, raised):
-                return Optimum(q / np.exp(np.mean(np.log(q))), raised, None, None, stopped, self.rounds)
-        return None
+                return raised
+            if raise_ == 9.0 and not self.gram:
+                before = self.best
+                self.best = max(before, self.look(self.d, _EVERYWHERE, None, 1e-8 * self.unit, 0.01 * self.unit))
+                if stopped == "tolerance" and self.best > before + 0.5 * self.tolerance * self.unit:
+                    return None
+        return self.family.level(math.inf)
 
 
 def _apart(thetas: list[float]) -> list[float]:
