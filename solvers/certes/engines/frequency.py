@@ -1,0 +1,193 @@
+"""Metric and multipliers of the best level, for any Lur'e system: time constants, assemblies, shifted slopes, maps.
+
+The metric is eliminated (:mod:`certes.engines.response`): what remains is a condition on the multipliers at every
+angle of a curve. Interior-point steps for a few angles (:mod:`certes.engines.barrier`) alternate with the exact test
+along the whole curve (:mod:`certes.engines.hamiltonian`), which adds the angles that are violated. The result is
+confirmed from metric and multipliers alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from certes.engines import occupation
+from certes.engines.barrier import FALL, Barrier
+from certes.engines.hamiltonian import Form
+from certes.engines.monitor import Monitor
+from certes.engines.peaks import best, violated
+from certes.engines.response import Response
+from certes.engines.sdp import Inequality
+
+Array = NDArray[np.float64]
+Stopped = Literal["tolerance", "target", "deadline", "cancelled", "stalled"]
+
+#: Channels up to which the tolerance is at most ACCURATE.
+SMALL = 12
+ACCURATE = 3e-7
+#: Cap on Newton steps.
+STEPS = 400
+#: Angles that carry less than this share of the dual solution are dropped.
+SHARE = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """The best point found.
+
+    Attributes:
+        metric: P, shape (n, n), as :class:`Inequality` means it.
+        multipliers: Q = diag of it, shape (m,).
+        strength: rate, or minus the factor; ``inequality.score(metric, multipliers)`` is at least this; -inf: none.
+        bound: no metric and multipliers beat this strength, in this module's own arithmetic.
+        columns: Y, shape (n + m, r), with Z = Y Y^T proving ``bound`` strictly (docs/theory.md, optimality), or None.
+        stopped: why the search ended; "target": it is reached, or out of reach.
+        rounds: Newton steps.
+    """
+
+    metric: Array
+    multipliers: Array
+    strength: float
+    bound: float
+    columns: Array | None
+    stopped: Stopped
+    rounds: int
+
+
+def optimise(
+    inequality: Inequality,
+    *,
+    tolerance: float = 1e-5,
+    target: float | None = None,
+    start: Array | None = None,
+    monitor: Monitor | None = None,
+) -> Optimum:
+    """Maximise the strength over metric and multipliers.
+
+    Args:
+        inequality: what must hold.
+        tolerance: on the strength, relative to the strength (at least to a twentieth of the ceiling).
+        target: stop as soon as this strength is reached, or known to be out of reach.
+        start: multipliers to start from, shape (m,).
+        monitor: time limit, cancellation and progress.
+    """
+    watch = Monitor() if monitor is None else monitor
+    response = Response(inequality)
+    search = Search(response, _start(response, start), tolerance, target, watch)
+    stopped = search.run()
+    metric, strength = _metric(inequality, search)
+    found = Optimum(metric, search.q, strength, response.ceiling, None, stopped, search.rounds)
+    if not np.isfinite(strength) or watch.over:
+        return found
+    proof = occupation.prove(response, search.q, max(strength, search.strength), search.angles, search.unit, watch)
+    return found if proof is None else replace(found, bound=proof.strength, columns=proof.columns)
+
+
+def _start(response: Response, given: Array | None) -> Array:
+    """Multipliers that balance rows and columns of G at a few angles, or those given."""
+    if given is not None and np.isfinite(given).all() and (given > 0).all():
+        return given / float(np.exp(np.log(given).mean()))
+    far = response.ceiling - response.size
+    size = sum((np.abs(response.at(far, angle)[0]) for angle in response.grid()[:3]), np.zeros(()))
+    size = size + 1e-6 * max(float(size.max()), 1e-300)
+    _, (scale, _) = scipy.linalg.matrix_balance(size, permute=False, separate=True)
+    q = np.clip(scale, 2.0**-100, 2.0**100) ** -2.0
+    return np.asarray(q / float(np.exp(np.log(q).mean())))
+
+
+class Search:
+    """The search for multipliers.
+
+    Attributes:
+        q: the best multipliers so far, shape (m,).
+        strength: what they reach, by the exact test along the curve.
+        angles: where that is decided.
+        unit: what the tolerance refers to.
+        rounds: Newton steps so far.
+    """
+
+    def __init__(self, response: Response, q: Array, tolerance: float, target: float | None, watch: Monitor) -> None:
+        self.response, self.q, self.target, self.watch, self.rounds = response, q, target, watch, 0
+        self.tolerance = min(tolerance, ACCURATE) if response.channels <= SMALL else tolerance
+        self.top = response.ceiling - 1e-9 * max(response.size, abs(response.ceiling))
+        peak = best(response, q, self.top, response.grid())
+        self.strength, self.angles = peak.strength, list(peak.angles[-3:])
+
+    @property
+    def unit(self) -> float:
+        """See the class."""
+        return float(max(abs(self.strength), 0.05 * abs(self.response.ceiling), 1e-9 * self.response.size))
+
+    def run(self) -> Stopped:
+        """Follow the path to its end."""
+        if self.strength >= self.top:
+            return "tolerance"
+        back = 0.1 * (self.response.ceiling - self.strength)
+        path = Barrier(
+            self.response, self.q, self.strength - back, 1.0, [*self.response.grid(), *self.angles], climbing=True
+        )
+        for _ in range(STEPS):
+            if (why := self.watch.why) is not None:
+                return why
+            if self._reached():
+                return "target"
+            decrement, self.rounds = path.step(), self.rounds + 1
+            gap = path.mu * path.order
+            if decrement >= 1.0 and np.isfinite(decrement):
+                continue
+            path = self._exact(path, gap)
+            self.watch.say(f"lure: step {self.rounds}, within {gap:.2g} of {self.strength:.6g}")
+            if gap <= 0.5 * self.tolerance * self.unit:
+                return "tolerance"
+            if not np.isfinite(decrement):
+                return "stalled"
+            if self.target is not None and path.strength + 2.0 * gap < self.target:
+                return "target"
+            path.mu *= FALL
+        return "stalled"
+
+    def _reached(self) -> bool:
+        return self.target is not None and self.strength > self.target
+
+    def _exact(self, path: Barrier, gap: float) -> Barrier:
+        """Take the point if the whole curve allows its strength; else go back, and ask at the angles violated."""
+        missed = violated(self.response, path.q, path.strength)
+        if not missed:
+            if path.strength > self.strength:
+                self.q, self.strength = path.q, path.strength
+            path.prune(SHARE)
+            self.angles = list(path.angles)
+            return path
+        peak = best(self.response, path.q, path.strength, missed)
+        if peak.strength > self.strength:
+            self.q, self.strength = path.q, peak.strength
+        angles = [*path.angles, *peak.angles[-3:]]
+        self.angles = angles
+        return Barrier(
+            self.response, path.q, peak.strength - 0.3 * gap, 1.0, angles, climbing=True, mu=path.mu / FALL**0.5
+        )
+
+
+def _metric(inequality: Inequality, search: Search) -> tuple[Array, float]:
+    """The metric for the multipliers found, slightly behind their best strength, and its confirmed strength."""
+    response, unit = search.response, search.unit
+    top = best(response, search.q, min(search.strength + 0.1 * unit, search.top), search.angles).strength
+    choice = (np.eye(len(response.A)), -np.inf)
+    for back in (3e-8, 3e-7, 3e-6, 3e-5, 3e-4, 3e-3, 3e-2):
+        for extra in (0.0, 1e-2 * back, back):
+            try:
+                P = Form.at(response, top - back * unit).metric(search.q, extra * unit)
+            except np.linalg.LinAlgError:
+                continue
+            if P is None:
+                continue
+            strength = inequality.score(P, search.q)
+            if strength > choice[1]:
+                choice = (P, strength)
+        if choice[1] >= top - 3.0 * back * unit:
+            break
+    return choice

@@ -1,0 +1,111 @@
+"""Dual solutions of the Lur'e inequality: proofs that no metric and no multipliers reach a level.
+
+Z = [x; v][x; v]^H summed over solutions of z x = A x + B v at points z of the curve of a strength is what a persistent
+excitation at these points leaves: A X + B V = X diag(z). If in every channel the sum of Re(conj(v_i) (G C x)_i) -
+abs(v_i)^2 is not negative, any P and Q give the Lur'e block a vector along which it is not positive. Matrices S^-1 of
+the barrier at a strength out of reach, minimising the threshold, tend to such V (docs/theory.md, optimality).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from certes.engines.barrier import FALL, Barrier
+from certes.engines.monitor import Monitor
+from certes.engines.peaks import violated, worst
+from certes.engines.response import Matrix, Response
+
+Array = NDArray[np.float64]
+
+#: Gaps, relative to the unit, at which a proof is tried.
+GAPS = (3e-5, 3e-4, 2e-3, 1e-2)
+#: Order n + m up to which a proof is tried.
+LARGEST = 240
+#: Relative slack kept in every channel.
+SLACK = 1e-8
+STEPS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """No point reaches ``strength``; Z = columns columns^T proves it. Columns: shape (n + m, r)."""
+
+    strength: float
+    columns: Array
+
+
+def prove(
+    response: Response, q: Array, strength: float, angles: list[float], unit: float, monitor: Monitor
+) -> Dual | None:
+    """A proof that multipliers near q are nearly the best ones: at the least gap that works, or None."""
+    if sum(response.B.shape) > LARGEST:
+        return None
+    for gap in GAPS:
+        level = strength + gap * unit
+        if level + gap * unit >= response.ceiling or monitor.over:
+            return None
+        columns = _columns(response, q, level, angles, monitor)
+        if columns is not None:
+            bound = level + 0.3 * gap * unit
+            if holds(response, columns, bound):
+                return Dual(bound, columns)
+    return None
+
+
+def _columns(response: Response, q: Array, level: float, angles: list[float], monitor: Monitor) -> Array | None:
+    """Channel-feasible Y from the barrier over the threshold at a fixed strength, or None."""
+    asked = sorted({*angles, *violated(response, q, level), *response.grid()[:4]})
+    threshold = max(worst(response, q, level, angle) for angle in asked)
+    if threshold <= 1.0:
+        return None
+    path = Barrier(response, q, level, 1.0 + 2.0 * (threshold - 1.0), asked, climbing=False)
+    for _ in range(STEPS):
+        decrement = path.step()
+        if not np.isfinite(decrement) or path.threshold <= 1.0 or monitor.over:
+            return None
+        if decrement < 0.5:
+            matrices, margin = path.dual()
+            if margin > 1.0 + SLACK:
+                return _gather(path, matrices)
+            if path.mu * path.order < 1e-3 * (path.threshold - 1.0):
+                return None
+            path.mu *= FALL
+    return None
+
+
+def _gather(path: Barrier, matrices: list[Matrix]) -> Array:
+    """Y with Y Y^T the sum over the angles, real and imaginary parts, at most n + m columns."""
+    columns = []
+    for angle, X in zip(path.angles, matrices, strict=True):
+        values, vectors = np.linalg.eigh(X)
+        V = vectors * np.sqrt(np.maximum(values, 0.0)) / np.sqrt(path.q)[:, None]
+        Y = np.vstack([path.response.states(path.strength, angle, V), V])
+        columns += [Y.real] if path.response.is_real(angle) else [Y.real, Y.imag]
+    whole = np.hstack(columns)
+    (triangle,) = scipy.linalg.qr(whole.T, mode="r")
+    Y = triangle[: min(whole.shape)].T
+    return np.asarray(Y / np.abs(Y).max())
+
+
+def holds(response: Response, columns: Array, strength: float) -> bool:
+    """Whether Y proves that nothing reaches a strength, in plain floating point: the verifier decides."""
+    given = response.inequality
+    n = len(given.A)
+    X, V = columns[:n], columns[n:]
+    moved = given.A @ X + given.B @ V
+    if given.continuous:
+        half = moved @ X.T
+        S = half + half.T + 2.0 * strength * X @ X.T
+    else:
+        S = moved @ moved.T - strength * strength * X @ X.T
+    excess = ((given.gap[:, None] * (given.C @ X)) * V - V * V).sum(axis=1)
+    size = np.sqrt(np.maximum(np.diagonal(S), 1e-300))
+    try:
+        np.linalg.cholesky(S / size[:, None] / size[None, :] - 1e-12 * np.eye(n))
+    except np.linalg.LinAlgError:
+        return False
+    return bool((excess >= 0.0).all())
