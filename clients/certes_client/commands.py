@@ -1,4 +1,4 @@
-"""The verbs ``certify``, ``verify`` and ``inspect``. Each returns its exit code."""
+"""The verbs ``certify``, ``verify``, ``figure`` and ``inspect``. Each returns its exit code."""
 
 from __future__ import annotations
 
@@ -70,6 +70,27 @@ def verify(
     from certes_client import verifying
 
     return verifying.run(certificate, weights, key, exact, as_json)
+
+
+def figure(
+    certificate: Annotated[Path, typer.Argument(metavar="CERT", help="The certificate, or a folder with one.")],
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The weights; none: the file named, beside CERT or here.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FIGURE.svg|.png", help="The image; none: the certificate's digest.svg.")
+    ] = None,
+    dark: Annotated[bool, typer.Option("--dark/--light", help="On a dark or on a light ground.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Draw what a certificate proves, for a paper's column.
+
+    Verifies it first. Prints the caption. Exits 0 drawn, 2 bad input or a certificate that does not hold, 4 internal
+    error.
+    """
+    from certes_client import figuring
+
+    return figuring.run(certificate, weights, out, "dark" if dark else "light", as_json)
 
 
 def inspect(

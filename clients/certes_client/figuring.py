@@ -1,0 +1,87 @@
+"""What ``certes figure`` does: verify a certificate, make its picture, draw it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from certes.certificate.check import verify_certificate
+from certes.certificate.document import Certificate
+from certes.certificate.statement import Statement
+from certes.errors import InputError
+from certes.figure.drawing import Theme, draw, require, suffix
+from certes.figure.picture import picture
+from certes.systems import System
+from certes.weights import WeightFile, read_weights
+from rich.text import Text
+
+from certes_client import output, words
+
+
+def run(path: Path, weights: Path | None, out: Path | None, theme: Theme, as_json: bool) -> int:
+    """Draw the picture of a certificate that holds; returns the exit code.
+
+    Args:
+        path: the certificate, or a folder with one.
+        weights: the weight file; None: the one that the certificate names, beside it or in the working directory.
+        out: the image; None: the certificate's name with ``.svg``, in the working directory.
+        theme: ``light`` or ``dark``.
+        as_json: print one JSON object.
+
+    Raises:
+        InputError: anything about the input; a certificate that does not hold is refused with the verifier's reason.
+        MissingExtraError: matplotlib is not installed.
+    """
+    certificate = Certificate.read(path)
+    target = Path(f"{certificate.digest}.svg") if out is None else out
+    suffix(target)
+    require()
+    with output.Progress("figure").running() as progress:
+        progress("verifying the certificate")
+        file = _named_file(path, certificate.statement) if weights is None else read_weights(weights)
+        report = verify_certificate(certificate, file)
+        if not report.valid:
+            expected = "a certificate that holds: nothing else is drawn"
+            raise InputError("certificate", f"{report.reason}: {report.detail}", expected, str(report.reason))
+        progress("tracing the field of values")
+        system = certificate.statement.predicate.system.system(file)
+        assert isinstance(system, System)  # what has been certified is no unsupported cell
+        shown = picture(system, certificate.array_proof, certificate.claims)
+        progress("drawing")
+        draw(shown, target, theme)
+    if as_json:
+        output.print_json({"figure": str(target), "digest": certificate.digest, "caption": shown.caption})
+    else:
+        written = words.printable(str(target), 4000)
+        output.console().print(Text.assemble(("  figure       ", "dim"), written), soft_wrap=True)
+        output.console().print(output.fields([("caption", shown.caption)]))
+    return 0
+
+
+def _named_file(path: Path, statement: Statement) -> WeightFile:
+    """The weight file that a certificate names, found by its name and recognised by its digest.
+
+    Raises:
+        InputError: it names none, or the file is neither beside the certificate nor in the working directory.
+    """
+    subject = statement.file_subject()
+    if subject is None:
+        raise InputError(
+            "--weights", "nothing, and the certificate names no file", "the weight file", "missing-weights"
+        )
+    for candidate in _places(path, subject.name):
+        found = read_weights(candidate)
+        if found.sha256 == subject.digest.sha256:
+            return found
+    given = f"nothing, and no {words.printable(subject.name)!r} of that digest beside the certificate or here"
+    raise InputError("--weights", given, "the weight file", "missing-weights")
+
+
+def _places(path: Path, name: str) -> Iterator[Path]:
+    """Files of a name beside a certificate and in the working directory; a name with a folder in it is no name."""
+    if name != Path(name).name:
+        return
+    beside = path if path.is_dir() else path.parent
+    for folder in dict.fromkeys((beside.resolve(), Path.cwd())):
+        if (folder / name).is_file():
+            yield folder / name

@@ -1,0 +1,236 @@
+"""Plane geometry of the one picture (docs/theory.md section 3): the conics, and the field of values of a real matrix.
+
+F(A) = { v* A v : norm(v) = 1 } is convex (Toeplitz 1918, Hausdorff 1919). Its supporting line with outward normal
+e^(i phi) is Re(e^(-i phi) z) = lambda_max(Re(e^(-i phi) A)), and it touches F(A) in v* A v for a top eigenvector v
+(C. R. Johnson, SIAM J. Numer. Anal. 15, 1978). For a real A the lower half of F(A) mirrors the upper one.
+
+All conics of the picture have their focus in 0 and their axis on the real line: abs z + e Re z <= p with the
+eccentricity e = 1 (parabola), abs e < 1 (ellipse), 0 (disk).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.signal import find_peaks
+
+Array = NDArray[np.float64]
+Points = NDArray[np.complex128]
+
+#: Orders from which on Lanczos replaces the dense eigensolver.
+LANCZOS = 200
+#: A supporting line counts as touching the conic from this share of the way on.
+TOUCH = 0.998
+#: By how much the share of the way drops between two lines that count as different.
+_APART = 1e-4
+#: Eigenvalues this close to the top one, relative, span a flat part of the boundary.
+_FLAT = 1e-3
+
+
+@dataclass(frozen=True)
+class Conic:
+    """The convex region abs z + ``eccentricity`` Re z <= ``parameter``."""
+
+    parameter: float
+    eccentricity: float
+
+    @classmethod
+    def of_rate(cls, level: float) -> Conic:
+        """(abs z + Re z) / 2 <= 1 - level; the level is the rate in units of 1 / tau."""
+        return cls(2.0 * (1.0 - level), 1.0)
+
+    @classmethod
+    def of_factor(cls, factor: float, leak: float) -> Conic:
+        """rho abs z + e Re z <= (rho^2 - e^2) / a for the factor rho and the leak a = step / tau, e = 1 - a."""
+        e = 1.0 - leak
+        return cls((factor * factor - e * e) / (leak * factor), e / factor)
+
+    @property
+    def name(self) -> str:
+        """What the curve is called."""
+        return {0.0: "disk", 1.0: "parabola"}.get(self.eccentricity, "ellipse")
+
+    def use(self, z: Points) -> Array:
+        """abs z + e Re z for points z: at most ``parameter`` inside."""
+        return np.asarray(np.abs(z) + self.eccentricity * z.real)
+
+    def slant(self, normals: Array) -> Array:
+        """s >= 0 with: the supporting line of normal e^(i phi) lies at distance ``parameter`` / s (0: at infinity)."""
+        cosine, sine = np.cos(normals), np.sin(normals)
+        root = np.sqrt(np.maximum(1.0 - (self.eccentricity * sine) ** 2, 0.0))
+        return np.maximum(self.eccentricity * cosine + root, 0.0)
+
+    def touching(self, normal: float) -> complex:
+        """The point where the supporting line of normal e^(i phi) touches, for a line that is not at infinity."""
+        # Re(h z) <= p for every h = e + e^(i theta); the line of that normal is the one with arg h = -phi
+        h = complex(self.slant(np.array(normal))) * np.exp(-1j * normal)
+        theta = float(np.angle(h - self.eccentricity))
+        radius = self.parameter / (1.0 + self.eccentricity * math.cos(theta))
+        return complex(radius * np.exp(-1j * theta))
+
+    def boundary(self, reach: float, count: int = 721) -> Points:
+        """The curve, from below to above, as far as abs z <= ``reach``; a whole ellipse is closed. Shape (count,)."""
+        if self.parameter <= 0.0:  # rate 1 / tau: the parabola has folded up
+            return np.linspace(-reach, 0.0, count).astype(np.complex128)
+        last = math.pi
+        if self.eccentricity > 0.0:
+            last = math.acos(float(np.clip((self.parameter / reach - 1.0) / self.eccentricity, -1.0, 1.0)))
+        angles = np.linspace(-last, last, count)
+        radius = self.parameter / np.maximum(1.0 + self.eccentricity * np.cos(angles), self.parameter / (2.0 * reach))
+        return np.asarray(radius * np.exp(1j * angles))
+
+
+@dataclass(frozen=True)
+class Contact:
+    """A point of F(A) on the conic, and the supporting line that both share there.
+
+    Attributes:
+        point: z, shape ().
+        normal: phi; the line is Re(e^(-i phi) (w - z)) = 0.
+    """
+
+    point: complex
+    normal: float
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """The boundary of F(A) by its supporting lines.
+
+    Attributes:
+        normals: angles of the outward normals in [0, pi], ascending, shape (k,).
+        distances: of the supporting lines from 0, shape (k,).
+        points: where they touch, shape (k,); the convex hull of these and their conjugates lies in F(A).
+    """
+
+    normals: Array
+    distances: Array
+    points: Points
+
+    @property
+    def polygon(self) -> Points:
+        """The whole boundary, counterclockwise, shape (2 k,)."""
+        return np.concatenate([self.points, self.points[::-1].conj()])
+
+
+def _separate(share: Array) -> list[int]:
+    """Where a curve peaks near 1; peaks without a valley between them count once, at their highest or in the middle."""
+    groups: list[list[int]] = []
+    for peak in find_peaks(share, height=TOUCH)[0].tolist():
+        if groups and share[groups[-1][-1] : peak].min() > max(share[groups[-1][-1]], share[peak]) - _APART:
+            groups[-1].append(peak)
+        else:
+            groups.append([peak])
+    return [_centre(share, group) for group in groups]
+
+
+def _centre(share: Array, group: list[int]) -> int:
+    heights = share[group]
+    high = np.flatnonzero(heights > heights.max() - 1e-3 * _APART)
+    return (group[high[0]] + group[high[-1]]) // 2
+
+
+class FieldOfValues:
+    """F(A) of a real matrix A, shape (n, n).
+
+    Args:
+        matrix: A, finite.
+    """
+
+    def __init__(self, matrix: Array) -> None:
+        self.matrix = matrix
+        self._symmetric = 0.5 * (matrix + matrix.T)
+        self._skew = 0.5 * (matrix - matrix.T)
+        self._start: NDArray[Any] = np.ones(len(matrix), dtype=np.complex128)  # Lanczos goes on from the last vector
+
+    def outline(self, count: int | None = None) -> Outline:
+        """Supporting lines at ``count`` equally spaced normals from 0 to pi (default: fewer for larger matrices)."""
+        if count is None:
+            count = 181 if len(self.matrix) <= 2 * LANCZOS else 91
+        normals = np.linspace(0.0, math.pi, count)
+        found = [self._touch(float(normal)) for normal in normals]
+        return Outline(normals, np.array([value for value, _ in found]), np.array([point for _, point in found]))
+
+    def support(self, normal: float) -> float:
+        """lambda_max(Re(e^(-i phi) A)): the distance of a supporting line from 0."""
+        return float(self._top(normal, 1)[0][-1])
+
+    def contacts(self, conic: Conic, outline: Outline) -> tuple[Contact, ...]:
+        """Where F(A) touches a conic around it: separate lines of locally greatest distance over the conic's.
+
+        Args:
+            conic: the conic.
+            outline: of this field of values.
+
+        Returns:
+            Contacts with normals in [0, pi]; for each other than 0 and pi there is another one at the conjugate.
+        """
+        if conic.parameter <= 0.0:
+            return ()
+        share = conic.slant(outline.normals) * outline.distances / conic.parameter
+        last = len(share) - 1
+        ring = np.concatenate([share[:0:-1], share, share[-2::-1]])  # with the mirror images on either side
+        centres = {abs(k - last) for k in _separate(ring)}
+        spacing = float(outline.normals[1])
+        found = []
+        for k in sorted(k for k in centres if k <= last):
+            normal = float(outline.normals[k])
+            if 0 < k < last:
+                normal = self._sharpest(conic, normal - spacing, normal + spacing)
+            found.append(Contact(self._nearest(normal, conic.touching(normal)), normal))
+        return tuple(found)
+
+    def _sharpest(self, conic: Conic, low: float, high: float) -> float:
+        """The normal between two others at which the line comes closest to the conic's."""
+
+        def spare(normal: float) -> float:
+            return -float(conic.slant(np.array(normal))) * self.support(normal)
+
+        return float(minimize_scalar(spare, bounds=(low, high), method="bounded", options={"xatol": 1e-5}).x)
+
+    def _nearest(self, normal: float, target: complex) -> complex:
+        """The point of the (nearly) flat part of F(A) with a given normal that is nearest to a target on its line."""
+        values, vectors = self._top(normal, min(len(self.matrix), 6))
+        scale = max(float(np.abs(values).max()), np.finfo(float).tiny)
+        flat = vectors[:, values >= values[-1] - _FLAT * scale]
+        turned = np.exp(-1j * normal) * (flat.conj().T @ self.matrix @ flat)
+        along = np.linalg.eigvalsh((turned - turned.conj().T) / 2j)
+        sideways = (np.exp(-1j * normal) * target).imag
+        return complex(np.exp(1j * normal) * (values[-1] + 1j * float(np.clip(sideways, along[0], along[-1]))))
+
+    def _touch(self, normal: float) -> tuple[float, complex]:
+        values, vectors = self._top(normal, 1)
+        vector = vectors[:, -1]
+        return float(values[-1]), complex(np.vdot(vector, self.matrix @ vector))
+
+    def _top(self, normal: float, count: int) -> tuple[Array, Points]:
+        """The largest eigenvalues of Re(e^(-i phi) A), ascending, with orthonormal eigenvectors."""
+        size, cosine, sine = len(self.matrix), math.cos(normal), math.sin(normal)
+        if size > LANCZOS:
+            with contextlib.suppress(scipy.sparse.linalg.ArpackError):  # zero, or too many equal eigenvalues
+                return self._lanczos(cosine, sine, count)
+        hermitian = cosine * self._symmetric - 1j * sine * self._skew
+        values, vectors = scipy.linalg.eigh(hermitian, subset_by_index=(size - count, size - 1))
+        return values, vectors
+
+    def _lanczos(self, cosine: float, sine: float, count: int) -> tuple[Array, Points]:
+        size = len(self.matrix)
+
+        def product(vector: Points) -> Points:
+            parts = np.column_stack([vector.real, vector.imag])
+            even, odd = cosine * (self._symmetric @ parts), sine * (self._skew @ parts)
+            return np.asarray(even[:, 0] + odd[:, 1] + 1j * (even[:, 1] - odd[:, 0]))
+
+        operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=product, dtype=np.complex128)
+        values, vectors = scipy.sparse.linalg.eigsh(operator, k=count, which="LA", v0=self._start, ncv=24, tol=1e-7)
+        order = np.argsort(values)
+        self._start = vectors[:, order[-1]] + 1e-3 / math.sqrt(size)  # not blind to the other eigenvectors
+        return values[order], vectors[:, order]
