@@ -2,7 +2,7 @@
 
 If some attained Jacobian J(D) has an eigenvalue beyond the stability border, and an equilibrium with exactly those
 slopes exists under a constant input, the network contracts in no norm: trajectories near that equilibrium part. The
-search for D is :mod:`certes.engines.slopes`; this module turns what it finds into an
+search for D is :mod:`certes.engines.ascent`; this module turns what it finds into an
 :class:`~certes.proofs.InstabilityWitness`.
 Everything here is float arithmetic and proves nothing: :func:`certes.verify.verify_instability` decides.
 """
@@ -20,8 +20,9 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from certes.activations import DERIVATIVE_ERROR, Activation
+from certes.engines.ascent import search
 from certes.engines.monitor import Monitor
-from certes.engines.slopes import LEAST, Linearisation, Mode, excess, isolated, leading_mode, search
+from certes.engines.slopes import LEAST, Linearisation, Mode, excess, isolated, leading_mode
 from certes.errors import CertesError
 from certes.proofs import InstabilityWitness
 from certes.simulation import replay

@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-from certes.engines import slopes as slopes_module
-from certes.engines.slopes import Linearisation, excess, isolated, leading_mode, search
+from certes.engines import ascent
+from certes.engines.ascent import search
+from certes.engines.slopes import Linearisation, excess, isolated, leading_mode
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,7 +111,7 @@ def test_the_search_is_deterministic_and_keeps_to_its_budget(monkeypatch):
         solved.append(1)
         return leading_mode(*arguments)
 
-    monkeypatch.setattr(slopes_module, "leading_mode", counted)
+    monkeypatch.setattr(ascent, "leading_mode", counted)
     first, second = search(problem, budget=60), search(problem, budget=60)
     assert np.array_equal(first.slopes, second.slopes)
     assert len(solved) <= 120
@@ -122,7 +123,7 @@ def test_the_search_is_deterministic_and_keeps_to_its_budget(monkeypatch):
 
 def test_only_vertices_count_where_only_vertices_are_attained(monkeypatch):
     problem = Linearisation.of(RateNetwork(np.zeros((3, 3)), "relu"))  # every slope is as good as any other
-    monkeypatch.setattr(slopes_module, "_starts", lambda problem: iter([np.full(3, 0.4)]))
+    monkeypatch.setattr(ascent, "_starts", lambda *_: iter([np.full(3, 0.4)]))
     assert search(problem).slopes.tolist() == [0.4, 0.4, 0.4]
     assert np.isin(search(problem, vertices=True).slopes, [0.0, 1.0]).all()
 
@@ -133,7 +134,7 @@ def test_flips_find_what_the_gradient_does_not_see(monkeypatch):
     W[0, 0] = 0.4
     W[1:, 1:] = [[2.0, -10.0], [10.0, -3.0]]
     problem = Linearisation.of(RateNetwork(W, "relu"))
-    monkeypatch.setattr(slopes_module, "_starts", lambda problem: iter([problem.upper]))
+    monkeypatch.setattr(ascent, "_starts", lambda problem, *_: iter([problem.upper]))
     assert leading_mode(problem, np.ones(3)).gradient[2] == pytest.approx(0.0)
     assert search(problem, vertices=True).growth == pytest.approx(1.0)
 

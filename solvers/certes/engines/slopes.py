@@ -1,16 +1,13 @@
-"""Search for slopes that make the Jacobian unstable: the first half of a refutation.
+"""The Jacobians of a network over its slope box, and how fast each of them grows.
 
-Every Jacobian of a network is J(D) = A + B D C with a diagonal D in the slope box. The search maximises its *growth*,
-the spectral abscissa (continuous time) or the spectral radius (a map), by Frank-Wolfe steps towards the vertex that the
-gradient of the leading eigenvalue points at, with line search, followed by greedy single flips. It is a heuristic:
-what it finds is made rigorous elsewhere, and finding nothing proves nothing. It is deterministic: seeded starts, and a
-budget counted in eigenvalue problems.
+Every Jacobian is J(D) = A + B D C with a diagonal D in the slope box. Its *growth* is the spectral abscissa (continuous
+time) or the spectral radius (a map); :mod:`certes.engines.ascent` maximises it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -23,13 +20,8 @@ from certes.systems import HopfieldNetwork, LureSystem, System
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
-#: Relative distance beyond the stability border at which a search is content and stops.
-ENOUGH = 1e-2
 #: Relative distance below which instability is not told from rounding.
 LEAST = 1e-7
-
-_LINE = (1.0, 0.5, 0.25, 0.1, 0.03)
-_SEED = 20260401
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +69,18 @@ class Linearisation:
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(self.A + (self.B * slopes) @ self.C)
 
+    def growths(self, values: NDArray[np.inexact[Any]]) -> Array:
+        """What each eigenvalue contributes: its real part (continuous time) or its modulus (a map)."""
+        return np.asarray(values.real if self.continuous else np.abs(values))
+
+    def vertex(self, slopes: Array) -> Array:
+        """The vertex of the slope box nearest to D, shape (m,)."""
+        return np.where(slopes > 0.5 * (self.lower + self.upper), self.upper, self.lower)
+
+    def opposite(self, slopes: Array) -> Array:
+        """The other end of each slope's interval, shape (m,)."""
+        return np.where(slopes > 0.5 * (self.lower + self.upper), self.lower, self.upper)
+
 
 @dataclass(frozen=True, eq=False)
 class Mode:
@@ -105,7 +109,7 @@ def leading_mode(problem: Linearisation, slopes: Array) -> Mode | None:
     values, left, right = _eig(jacobian)
     if not np.isfinite(values).all():
         return None
-    lead = int(np.argmax(values.real if problem.continuous else np.abs(values)))
+    lead = int(np.argmax(problem.growths(values)))
     value, x, y = values[lead], right[:, lead], left[:, lead]
     with np.errstate(all="ignore"):
         derivative = (y.conj() @ problem.B) * (problem.C @ x) / np.vdot(y, x)
@@ -113,9 +117,17 @@ def leading_mode(problem: Linearisation, slopes: Array) -> Mode | None:
             derivative = derivative * np.conj(value) / abs(value)
     # a defective eigenvalue has no gradient: the search then goes by flips alone
     gradient = np.nan_to_num(derivative.real, nan=0.0, posinf=0.0, neginf=0.0)
-    growth = float(value.real if problem.continuous else abs(value))
+    growth = float(problem.growths(value))
     scale = max(float(np.abs(values).max()), float(np.abs(np.diag(problem.A)).max()))
     return Mode(slopes, growth, scale, np.asarray(x, dtype=np.complex128), gradient)
+
+
+def growth_at(problem: Linearisation, slopes: Array) -> float:
+    """The growth alone, for half the work of :func:`leading_mode`; nan if it is not a finite number."""
+    jacobian = problem.jacobian(slopes)
+    if not np.isfinite(jacobian).all():
+        return float("nan")
+    return float(problem.growths(np.linalg.eigvals(jacobian)).max())
 
 
 def isolated(problem: Linearisation, mode: Mode) -> Mode | None:
@@ -131,7 +143,7 @@ def isolated(problem: Linearisation, mode: Mode) -> Mode | None:
         return None
     parts = [np.flatnonzero(label == k) for k in range(count)]
     values = [np.linalg.eigvals(jacobian[np.ix_(part, part)]) for part in parts]
-    growth = [float((value.real if problem.continuous else np.abs(value)).max()) for value in values]
+    growth = [float(problem.growths(value).max()) for value in values]
     inside = np.zeros(len(jacobian), dtype=bool)
     inside[parts[int(np.argmax(growth))]] = True
     return leading_mode(problem, np.where(inside, mode.slopes, np.clip(0.0, problem.lower, problem.upper)))
@@ -146,123 +158,3 @@ def _eig(matrix: Array) -> tuple[Complex, Complex, Complex]:
 def excess(problem: Linearisation, mode: Mode) -> float:
     """How far beyond the border the growth is, relative to the size of the spectrum (negative: stable)."""
     return (mode.growth - problem.border) / max(mode.scale, problem.border, np.finfo(float).tiny)
-
-
-def default_budget(size: int) -> int:
-    """Number of eigenvalue problems a search may solve: seconds, not minutes, on one core at any size."""
-    return int(np.clip(1.5e8 / max(size, 1) ** 3, 8, 400))
-
-
-def search(
-    problem: Linearisation,
-    *,
-    vertices: bool = False,
-    budget: int | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Mode | None:
-    """Slopes with the largest growth found.
-
-    Args:
-        problem: the Jacobians to search.
-        vertices: only count slopes at the ends of their intervals (piecewise linear activations attain no others).
-        budget: number of eigenvalue problems (default: :func:`default_budget`).
-        stop: asked between eigenvalue problems; True ends the search with what it has (the caller's deadline).
-
-    Returns:
-        The best mode, stable or not; the search ends early once it is unstable by :data:`ENOUGH`. None if no
-        eigenvalue could be computed.
-    """
-    climb = _Climb(problem, vertices, default_budget(problem.A.shape[0]) if budget is None else budget, stop)
-    for start in _starts(problem):
-        climb.run(start)
-        if climb.done():
-            break
-    return climb.best
-
-
-def _starts(problem: Linearisation) -> Iterator[Array]:
-    """Identity-like (all slopes highest), all lowest, the largest modulus of each, then seeded random vertices."""
-    lower, upper = problem.lower, problem.upper
-    yield upper.copy()
-    yield lower.copy()
-    if (lower < 0).any() and (upper > 0).any():
-        yield np.where(np.abs(lower) > np.abs(upper), lower, upper)
-    random = np.random.default_rng(_SEED)
-    for _ in range(8):
-        share = random.uniform(0.3, 0.95)
-        yield np.where(random.random(lower.shape) < share, upper, lower)
-
-
-class _Climb:
-    """One search: the budget, the best mode so far, and the two moves."""
-
-    def __init__(self, problem: Linearisation, vertices: bool, budget: int, stop: Callable[[], bool]) -> None:
-        self.problem, self.vertices, self.left, self.stop = problem, vertices, budget, stop
-        self.best: Mode | None = None
-
-    def done(self) -> bool:
-        enough = self.best is not None and excess(self.problem, self.best) > ENOUGH
-        return enough or self.left <= 0 or self.stop()
-
-    def look(self, slopes: Array) -> Mode | None:
-        self.left -= 1
-        mode = leading_mode(self.problem, slopes)
-        if mode is not None and self.counts(slopes) and (self.best is None or mode.growth > self.best.growth):
-            self.best = mode
-        return mode
-
-    def counts(self, slopes: Array) -> bool:
-        return not self.vertices or bool(np.all((slopes == self.problem.lower) | (slopes == self.problem.upper)))
-
-    def run(self, start: Array) -> None:
-        mode = self.look(start)
-        if mode is None or self.done():
-            return
-        mode = self.ascend(mode)
-        if not self.done():
-            self.flip(self.rounded(mode))
-
-    def ascend(self, mode: Mode) -> Mode:
-        """Frank-Wolfe: go towards the vertex of the gradient as far as the growth rises."""
-        while not self.done():
-            target = np.where(mode.gradient > 0, self.problem.upper, self.problem.lower)
-            target = np.where(mode.gradient == 0, mode.slopes, target)
-            better = self.line(mode, target)
-            if better is None:
-                return mode
-            mode = better
-        return mode
-
-    def line(self, mode: Mode, target: Array) -> Mode | None:
-        if np.array_equal(target, mode.slopes):
-            return None
-        for share in _LINE:
-            if self.done():
-                return None
-            tried = self.look(target if share == 1.0 else mode.slopes + share * (target - mode.slopes))
-            if tried is not None and tried.growth > mode.growth + 1e-9 * mode.scale:
-                return tried
-        return None
-
-    def rounded(self, mode: Mode) -> Mode:
-        """The vertex nearest to a mode's slopes."""
-        middle = 0.5 * (self.problem.lower + self.problem.upper)
-        corner = np.where(mode.slopes > middle, self.problem.upper, self.problem.lower)
-        return mode if np.array_equal(corner, mode.slopes) else (self.look(corner) or mode)
-
-    def flip(self, mode: Mode) -> None:
-        """Greedy single flips, most promising first (by the gradient), until none of them helps."""
-        lower, upper = self.problem.lower, self.problem.upper
-        improved = True
-        while improved and not self.done():
-            improved = False
-            change = np.where(mode.slopes > 0.5 * (lower + upper), lower, upper) - mode.slopes
-            for i in np.argsort(-mode.gradient * change, kind="stable")[: max(10, len(change) // 5)]:
-                if self.done():
-                    return
-                slopes = mode.slopes.copy()
-                slopes[i] = upper[i] if change[i] > 0 else lower[i]
-                tried = self.look(slopes)
-                if tried is not None and tried.growth > mode.growth + 1e-9 * mode.scale:
-                    mode, improved = tried, True
-                    break
