@@ -14,11 +14,17 @@ from certes.proofs import (
     AbsoluteProof,
     ArrayProof,
     Claims,
+    ConicBound,
     InstabilityWitness,
+    LevelBound,
+    LureBound,
     LureProof,
+    NoMetricProof,
+    NormBound,
     ProductProof,
     SingularProof,
     StepClaim,
+    SwitchingWitness,
     SymmetricProof,
 )
 from certes.spec import SystemSpec
@@ -169,9 +175,80 @@ def _witness_case() -> Case:
     return Case("witness", weights, spec, "instability", witness, Claims(), "not_contracting")
 
 
+def _skew(w: float) -> Any:
+    """Two blocks [[0, -w], [w, 0]]; the best rate of ``lure`` is 1 - w / 2."""
+    return w * np.kron(np.eye(2), [[0.0, -1.0], [1.0, 0.0]])
+
+
+def _conic(level: float) -> LevelBound:
+    """The eigenvector (1, -i) of the first block, at the angle where i w turns towards 1."""
+    column = np.array([[1.0], [0.0], [0.0], [0.0]]), np.array([[0.0], [-1.0], [0.0], [0.0]])
+    return LevelBound(level, ConicBound(np.zeros(1), -np.ones(1), *column))
+
+
+def _bound_cases() -> list[Case]:
+    skew, half = _file(**{"rec.weight": _skew(0.2)}), _file(**{"rec.weight": _skew(0.5)})
+    # x = (1, -i), v = t (1 + i) x in each block, real and imaginary parts as columns; t just below w / 2
+    state, channel = np.kron(np.eye(2), np.diag([1.0, -1.0])), 0.0999 * np.kron(np.eye(2), [[1.0, 1.0], [1.0, -1.0]])
+    columns = np.vstack([state, channel])
+    general = _file(a=-np.eye(N), b=np.eye(N, dtype=np.float32), c=_skew(0.2))
+    parts = {"form": "lure", "tensors": {"A": "a", "B": "b", "C": "c"}, "slope": [0.0, 1.0]}
+    bounded = Claims(rate=0.3, bound=_conic(0.9 + 1e-9))
+    norm = Claims(rate=0.4, bound=LevelBound(0.5 + 1e-9, NormBound(np.eye(N))))
+    lure = Claims(rate=0.3, bound=LevelBound(0.901, LureBound(columns, False)))
+    return [
+        Case("lure-bound", skew, _rate(), "lure", _lure(), bounded),
+        Case("lure-map-bound", skew, _rate(step=0.5), "lure", _lure(0.5), Claims(factor=0.9, bound=_conic(0.55))),
+        Case("lure-general-bound", general, parts, "lure", _lure(), lure),
+        Case(
+            "singular-bound",
+            half,
+            _rate(slope=[-1.0, 1.0], activation=None),
+            "singular",
+            SingularProof(np.ones(N), 0.6),
+            norm,
+        ),
+    ]
+
+
+def _no_metric_case() -> Case:
+    """Slopes (1, 0) and (0, 1) of a skew network: J_1 Z_1 + J_2 Z_2 + (.)^T = (2 w - 4) I for these columns."""
+    weights = _file(**{"rec.weight": np.array([[0.0, -2.5], [2.5, 0.0]])})
+    proof = NoMetricProof(np.eye(2), np.array([0, 1]), np.array([[1.0, 1.0], [-1.0, 1.0]]))
+    return Case("no-metric", weights, _rate(), "no-quadratic-metric", proof, Claims(), "undecided")
+
+
+def _switching_case() -> Case:
+    """Slopes (1, 0), then (0, 1), each for a time t: M = e^-2t [[1, 0], [4t, 1]] [[1, -4t], [0, 1]]."""
+    time = 0.9
+    monodromy = np.exp(-2 * time) * np.array([[1.0, -4 * time], [4 * time, 1 - 16 * time**2]])
+    values, right = np.linalg.eig(monodromy)
+    left = np.linalg.inv(right)[np.argsort(-np.abs(values))]
+    direction = right[:, np.argmax(np.abs(values))]
+    # x' = -x while phi sees 0, then x' = 1/2 - x while it sees 1
+    orbit = np.full(2, 0.5 / (1 + np.exp(-time)))
+    witness = SwitchingWitness(
+        points=np.array([[0.0, 0.0], [1.0, 1.0]]),
+        slopes=np.eye(2),
+        durations=np.full(2, time),
+        ramp=0.0,
+        lyapunov=np.outer(left[1], left[1]) - np.outer(left[0], left[0]),
+        direction=direction,
+        growth=1.5,
+        largest_input=4.0,
+        start=orbit + 1e-3 * direction,
+        start_other=orbit - 1e-3 * direction,
+        periods=6.0,
+    )
+    weights = _file(**{"rec.weight": np.array([[0.0, -4.0], [4.0, 0.0]])})
+    spec = _rate(activation=None, slope=[0.0, 1.0])
+    return Case("switching", weights, spec, "switching", witness, Claims(), "not_contracting")
+
+
 @cache
 def cases() -> dict[str, Case]:
-    return {case.name: case for case in (*_lure_cases(), *_closed_cases(), _witness_case())}
+    first = (*_lure_cases(), *_closed_cases(), _witness_case())
+    return {case.name: case for case in (*first, *_bound_cases(), _no_metric_case(), _switching_case())}
 
 
 NAMES = (
@@ -188,4 +265,10 @@ NAMES = (
     "singular",
     "singular-map",
     "witness",
+    "lure-bound",
+    "lure-map-bound",
+    "lure-general-bound",
+    "singular-bound",
+    "no-metric",
+    "switching",
 )

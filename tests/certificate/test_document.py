@@ -12,7 +12,7 @@ import pytest
 from certes import strictjson
 from certes.certificate import Certificate, build, verify_certificate
 from certes.certificate.envelope import Envelope
-from certes.certificate.statement import CONDITIONS, Statement
+from certes.certificate.statement import CONDITIONS, FORMAT, Statement
 from certes.errors import InputError
 from certes.proofs import KINDS, AbsoluteProof, Claims, SymmetricProof
 from certes.spec import SystemSpec
@@ -26,8 +26,10 @@ from tests.certificate.certificate_cases import NAMES, Case, cases
 
 
 def test_every_kind_of_proof_has_a_case() -> None:
-    assert {case.proof.kind for case in cases().values()} == set(KINDS)
-    assert set().union(*CONDITIONS.values()) == set(KINDS)
+    assert {case.proof.kind for case in cases().values()} == set().union(*CONDITIONS[FORMAT].values())
+    bounds = {case.claims.bound.proof.kind for case in cases().values() if case.claims.bound is not None}
+    assert set().union(*CONDITIONS[FORMAT].values()) | bounds == set(KINDS)
+    assert len(bounds) == 3
     assert tuple(cases()) == NAMES
 
 
@@ -80,6 +82,11 @@ def test_claims_and_proof_come_back(case: Case) -> None:
         assert claims.largest_step is not None
         assert claims.largest_step.step == case.claims.largest_step.step
         assert np.array_equal(claims.largest_step.proof.metric, case.claims.largest_step.proof.metric)
+    assert (claims.bound is None) == (case.claims.bound is None)
+    if claims.bound is not None and case.claims.bound is not None:
+        assert (claims.bound.level, claims.bound.proof.kind) == (case.claims.bound.level, case.claims.bound.proof.kind)
+        for name, array in case.claims.bound.proof.to_arrays().items():
+            assert np.array_equal(claims.bound.proof.to_arrays()[name], array)
 
 
 def test_statement_is_an_in_toto_statement() -> None:

@@ -19,7 +19,7 @@ from certes.weights import read_weights, to_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.certificate.certificate_cases import NAMES, Case, cases
+from tests.certificate.certificate_cases import NAMES, Case, N, cases
 from tests.certificate.tampering import DELETE, arrays_of, canonical, change, check, edited, forged, leaves
 
 # --- signed, and the key is demanded: no byte may change -----------------------------------------------------------
@@ -172,6 +172,54 @@ FALSE = [
     ("witness", ("predicate", "verdict"), "contracting", "false-claim"),
     ("witness", (*SYSTEM, "slope"), [0.0, 0.4], "obligation-failed"),  # narrowed: now it would contract
     ("witness", (*SYSTEM, "form"), "lure", "malformed"),
+    ("witness", (*CLAIMS, "rate_bound"), 0.5, "malformed-proof"),
+    ("lure-rate", ("predicate", "verdict"), "undecided", "false-claim"),
+    ("lure-rate", (*CLAIMS, "rate_bound"), 0.99, "malformed-proof"),  # without its arrays
+    ("lure-rate", (*CLAIMS, "factor_bound"), 0.01, "false-claim"),
+    ("lure-rate", (*PROOF, "bound_kind"), "conic-bound", "malformed-proof"),
+    ("lure-bound", (*CLAIMS, "rate_bound"), 0.9 - 1e-12, "false-claim"),  # the truth is 0.9
+    ("lure-bound", (*CLAIMS, "rate_bound"), 0.2, "false-claim"),
+    ("lure-bound", (*CLAIMS, "rate_bound"), -1.0, "false-claim"),
+    ("lure-bound", (*CLAIMS, "rate_bound"), None, "malformed-proof"),
+    ("lure-bound", (*CLAIMS, "factor_bound"), 0.1, "false-claim"),
+    ("lure-bound", (*CLAIMS, "rate"), 0.95, "obligation-failed"),
+    ("lure-bound", (*PROOF, "bound_kind"), None, "malformed-proof"),
+    ("lure-bound", (*PROOF, "bound_kind"), "norm-bound", "malformed-proof"),
+    ("lure-bound", (*PROOF, "bound_kind"), "lure", "unknown-condition"),
+    ("lure-bound", (*PROOF, "bound_kind"), "magic", "unknown-condition"),
+    ("lure-bound", (*SYSTEM, "tau"), 0.5, "false-claim"),
+    ("lure-bound", (*SYSTEM, "tau"), [1.0, 1.0, 1.0, 0.875], "false-claim"),
+    ("lure-bound", (*SYSTEM, "activation"), "gelu", "false-claim"),
+    ("lure-bound", (*SYSTEM, "activation"), "sigmoid", "false-claim"),  # narrower slopes: better rates are possible
+    ("lure-map-bound", (*CLAIMS, "factor_bound"), 0.5525, "false-claim"),  # the truth is 0.55249...
+    ("lure-map-bound", (*CLAIMS, "factor_bound"), 0.95, "false-claim"),
+    ("lure-map-bound", (*CLAIMS, "factor_bound"), -0.5, "false-claim"),
+    ("lure-map-bound", (*CLAIMS, "rate_bound"), 0.9, "false-claim"),
+    ("lure-map-bound", (*SYSTEM, "step"), 0.75, "false-claim"),
+    ("lure-general-bound", (*CLAIMS, "rate_bound"), 0.9, "false-claim"),
+    ("lure-general-bound", (*SYSTEM, "slope"), [0.0, 0.5], "false-claim"),
+    ("singular-bound", (*CLAIMS, "rate_bound"), 0.5 - 1e-12, "false-claim"),
+    ("singular-bound", (*SYSTEM, "slope"), [-0.5, 0.5], "false-claim"),
+    ("singular-bound", (*SYSTEM, "slope"), [-0.75, 1.0], "false-claim"),
+    ("no-metric", ("predicate", "verdict"), "contracting", "false-claim"),
+    ("no-metric", ("predicate", "verdict"), "not_contracting", "false-claim"),
+    ("no-metric", (*CONDITION, "name"), "switching", "unknown-condition"),
+    ("no-metric", (*CONDITION, "name"), "lure", "unknown-condition"),
+    ("no-metric", (*CLAIMS, "rate"), 0.5, "false-claim"),
+    ("no-metric", (*CLAIMS, "growth"), 2.0, "false-claim"),
+    ("no-metric", (*CLAIMS, "norm"), "sqrt(x^T P x), P = metric", "false-claim"),
+    ("no-metric", ("predicate", "margin"), 0.5, "false-claim"),
+    ("no-metric", (*SYSTEM, "activation"), "sigmoid", "obligation-failed"),
+    ("switching", (*CLAIMS, "growth"), 1.25, "false-claim"),
+    ("switching", (*CLAIMS, "growth"), None, "false-claim"),
+    ("switching", (*CLAIMS, "rate"), 0.5, "false-claim"),
+    ("switching", ("predicate", "verdict"), "undecided", "false-claim"),
+    ("switching", ("predicate", "verdict"), "contracting", "false-claim"),
+    ("switching", (*CONDITION, "name"), "instability", "unknown-condition"),
+    ("switching", (*CONDITION, "version"), 2, "unknown-condition"),
+    ("switching", (*SYSTEM, "slope"), [0.0, 0.4], "obligation-failed"),
+    ("switching", (*SYSTEM, "form"), "hopfield", "obligation-failed"),
+    ("switching", (*SYSTEM, "tau"), 0.1, "obligation-failed"),
 ]
 
 
@@ -191,7 +239,15 @@ STRUCTURE = [
     (("_type",), "https://in-toto.io/Statement/v2", "unsupported-format"),
     (("_type",), DELETE, "malformed"),
     (("predicateType",), "urn:certes:contraction:v2", "unsupported-format"),
-    (("predicate", "format"), 2, "unsupported-format"),
+    (("predicate", "format"), 3, "unsupported-format"),
+    (("predicate", "format"), 1, "malformed"),  # it has no entries for a bound
+    (("predicate", "verdict"), "stable", "malformed"),
+    ((*CLAIMS, "rate_bound"), DELETE, "malformed"),
+    ((*CLAIMS, "rate_bound"), "0.9", "malformed"),
+    ((*CLAIMS, "rate_bound"), 1, "malformed"),
+    ((*CLAIMS, "factor_bound"), DELETE, "malformed"),
+    ((*PROOF, "bound_kind"), DELETE, "malformed"),
+    ((*PROOF, "bound_kind"), 1, "malformed"),
     (("predicate", "format"), True, "malformed"),
     (("predicate", "format"), 1.0, "malformed"),
     (("predicate",), [], "malformed"),
@@ -388,6 +444,39 @@ FORGED = [
     ("witness", "horizon", lambda a: a / 100, "obligation-failed"),
     ("witness", "horizon", lambda a: a * 1e300, "obligation-failed"),
     ("witness", "growth", lambda a: a + 2.0, "false-claim"),
+    ("lure-bound", "bound.sine", lambda a: -a, "false-claim"),
+    ("lure-bound", "bound.sine", lambda a: np.nextafter(a, -2.0), "false-claim"),  # just outside the disk
+    ("lure-bound", "bound.cosine", lambda a: a + 1.0, "false-claim"),
+    ("lure-bound", "bound.real", lambda a: 0 * a, "false-claim"),
+    ("lure-bound", "bound.real", lambda a: a[::-1], "false-claim"),
+    ("lure-bound", "bound.imaginary", lambda a: -a, "false-claim"),
+    ("lure-bound", "bound.imaginary", lambda a: 1e-200 * a, "false-claim"),
+    ("lure-map-bound", "bound.imaginary", lambda a: -a, "false-claim"),
+    ("lure-general-bound", "bound.columns", lambda a: np.vstack([a[:N], -a[N:]]), "false-claim"),
+    ("lure-general-bound", "bound.columns", lambda a: np.vstack([a[:N], 1.01 * a[N:]]), "false-claim"),
+    ("lure-general-bound", "bound.columns", lambda a: 0 * a, "false-claim"),
+    ("lure-general-bound", "bound.dual", np.logical_not, "false-claim"),
+    ("singular-bound", "bound.columns", lambda a: 0 * a, "false-claim"),
+    ("singular-bound", "bound.columns", lambda a: a[:, :1], "false-claim"),
+    ("no-metric", "slopes", lambda a: 1.5 * a, "obligation-failed"),
+    ("no-metric", "slopes", lambda a: 0.5 * a, "obligation-failed"),
+    ("no-metric", "pattern", lambda a: 0 * a, "obligation-failed"),
+    ("no-metric", "pattern", lambda a: a + 1, "obligation-failed"),
+    ("no-metric", "columns", lambda a: a[:, ::-1], "obligation-failed"),
+    ("no-metric", "columns", lambda a: 0 * a, "obligation-failed"),
+    ("switching", "points", lambda a: a + 1.0, "obligation-failed"),
+    ("switching", "slopes", lambda a: 0.5 * a, "obligation-failed"),
+    ("switching", "durations", lambda a: 0.5 * a, "obligation-failed"),
+    ("switching", "durations", lambda a: -a, "obligation-failed"),
+    ("switching", "ramp", lambda a: a + 0.1, "obligation-failed"),
+    ("switching", "lyapunov", lambda a: -a, "obligation-failed"),
+    ("switching", "direction", lambda a: a[::-1], "obligation-failed"),
+    ("switching", "growth", lambda a: a + 2.0, "false-claim"),
+    ("switching", "largest_input", lambda a: a / 10, "obligation-failed"),
+    ("switching", "start", lambda a: a * 0, "obligation-failed"),
+    ("switching", "start_other", lambda a: a + 0.01, "obligation-failed"),
+    ("switching", "periods", lambda a: a + 0.5, "obligation-failed"),
+    ("switching", "periods", lambda a: a / 6, "obligation-failed"),
 ]
 
 

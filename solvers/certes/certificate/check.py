@@ -10,15 +10,18 @@ Each obligation has its own stable reason codes; checking stops at the first tha
                      unsigned, untrusted-key, bad-signature
      4. statement    well-formed, canonical, and in itself consistent
                      malformed
-     5. condition    the theorem is known, and this kind of proof can show this verdict
+     5. condition    the theorem is known in this format, and this kind of proof can show this verdict
+                     ("undecided" is shown by a proof that no constant quadratic metric exists, and by nothing else)
                      unknown-condition, false-claim
      6. weights      every tensor used has the stated bytes, and so has the whole file
                      missing-weights, wrong-weights, wrong-file
      7. system       if a system was given instead of weights: it is the stated one
                      wrong-system
-     8. proof        the proof file is there, is the stated one, and holds such a proof
-                     missing-proof, wrong-proof, malformed-proof
-     9. words        norm and growth are those of the proof, no claim is out of place, and a theorem
+     8. proof        the proof file is there, is the stated one, and holds such a proof (and one of the largest step,
+                     and one of the stated kind of the bound, if and only if they are claimed)
+                     missing-proof, wrong-proof, malformed-proof, unknown-condition
+     9. words        norm and growth are those of the proof, no claim is out of place (a bound of a rate for a
+                     differential equation, of a factor for a map; none but growth with a witness), and a theorem
                      about symmetric weights is named for symmetric weights only
                      false-claim
     10. mathematics  every obligation of :mod:`certes.verify`, over the given weights
@@ -27,8 +30,9 @@ Each obligation has its own stable reason codes; checking stops at the first tha
                      exact-audit-failed, exact-audit-undecided
 
 (In 2, the statement's own types are read after 3: nothing of a payload is parsed before its signature fits.)
-A failed obligation of 10 that concerns a number claimed (a gain, a radius, ...) is a ``false-claim``; one that concerns
-the proof as such is ``obligation-failed``. Without a demanded key a signature is not checked, and the report says so.
+A failed obligation of 10 that concerns a number claimed (a gain, a radius, a bound, ...) is a ``false-claim``; one that
+concerns the proof as such is ``obligation-failed``. Without a demanded key a signature is not checked, and the report
+says so.
 """
 
 from __future__ import annotations
@@ -43,12 +47,12 @@ import numpy as np
 from certes.certificate import document as documents
 from certes.certificate.document import Certificate
 from certes.certificate.envelope import Envelope, read_key
-from certes.certificate.statement import CONDITIONS, Statement, SubjectModel, norm_of
+from certes.certificate.statement import CONDITIONS, Statement, SubjectModel, growth_of, norm_of
 from certes.errors import InputError
-from certes.proofs import ArrayProof, Claims, InstabilityWitness, LureProof
+from certes.proofs import ArrayProof, Claims, InstabilityWitness, NoMetricProof, SwitchingWitness, Verdict
 from certes.spec import SystemSpec
 from certes.systems import Subject, System, Tensor, tensor
-from certes.verify import Check, Report, verify_contraction, verify_instability
+from certes.verify import Check, Report, verify_contraction, verify_instability, verify_no_metric, verify_switching
 from certes.weights import WeightFile, read_weights
 
 #: Every reason code of a report that is not valid. Codes are added, never changed or removed.
@@ -73,7 +77,16 @@ REASONS: tuple[str, ...] = (
 )
 
 #: Obligations of the verifier that concern a number claimed rather than the proof as such.
-_CLAIM_CHECKS = frozenset({"range", "rate", "gain", "metric-condition", "largest-step", "supported", "weight-radius"})
+_CLAIM_CHECKS = frozenset(
+    {"range", "rate", "gain", "metric-condition", "largest-step", "supported", "weight-radius", "bound"}
+)
+
+#: Kinds of proof that show another verdict than ``contracting``, and carry no claim but a witness's growth.
+_OTHER: dict[str, tuple[Verdict, Callable[[System, Any], Report]]] = {
+    InstabilityWitness.kind: ("not_contracting", verify_instability),
+    SwitchingWitness.kind: ("not_contracting", verify_switching),
+    NoMetricProof.kind: ("undecided", verify_no_metric),
+}
 
 Weights = str | os.PathLike[str] | bytes | WeightFile | System | Mapping[str, Any] | np.ndarray[Any, Any] | list[Any]
 
@@ -214,10 +227,10 @@ def _check_condition(progress: _Progress, statement: Statement) -> None:
     """Obligation 5."""
     predicate = statement.predicate
     condition, kind = (predicate.condition.name, predicate.condition.version), predicate.proof.kind
-    if kind not in CONDITIONS.get(condition, frozenset()):
+    if kind not in CONDITIONS[predicate.format].get(condition, frozenset()):
         detail = f"no condition {condition[0]!r} of version {condition[1]} with proofs of kind {kind!r} is known here"
         _refuse("unknown-condition", "condition", detail)
-    proves = "not_contracting" if kind == InstabilityWitness.kind else "contracting"
+    proves = _OTHER[kind][0] if kind in _OTHER else "contracting"
     if predicate.verdict != proves:
         _refuse("false-claim", "condition", f"a proof of kind {kind!r} cannot show {predicate.verdict!r}")
     progress.held("condition", f"{condition[0]} version {condition[1]}")
@@ -321,11 +334,12 @@ def _open_proof(
             "missing-proof", "proof", f"no file {statement.predicate.proof.sha256}{documents.PROOF_SUFFIX} beside it"
         )
     progress.attempt("proof", lambda: documents.check_proof_digest(statement, data), "wrong-proof")
-    found: tuple[ArrayProof, LureProof | None]
-    found = progress.attempt("proof", lambda: documents.read_proof(statement, data), "malformed-proof")
-    claims: Claims = progress.attempt("proof", lambda: statement.claims(found[1]), "malformed-proof")
-    progress.held("proof", f"the stated proof file, kind {found[0].kind}")
-    return found[0], claims
+    found: documents.ProofFile = progress.attempt(
+        "proof", lambda: documents.read_proof(statement, data), "malformed-proof"
+    )
+    claims: Claims = progress.attempt("proof", lambda: statement.claims(found.step, found.bound), "malformed-proof")
+    progress.held("proof", f"the stated proof file, kind {found.main.kind}")
+    return found.main, claims
 
 
 def _check_words(progress: _Progress, statement: Statement, system: System, proof: ArrayProof, claims: Claims) -> None:
@@ -333,11 +347,13 @@ def _check_words(progress: _Progress, statement: Statement, system: System, proo
     stated = statement.predicate.claims
     if stated.norm != norm_of(statement.predicate.system, proof):
         _refuse("false-claim", "words", f"the proof is about another norm than {stated.norm!r}")
-    growth = proof.growth if isinstance(proof, InstabilityWitness) else None
+    growth = growth_of(proof)
     if stated.growth != growth:
         _refuse("false-claim", "words", f"growth {stated.growth!r} is stated, the witness has {growth!r}")
-    if isinstance(proof, InstabilityWitness) and claims != Claims():
-        _refuse("false-claim", "words", "a witness carries no claim but its growth")
+    if proof.kind in _OTHER and claims != Claims():
+        _refuse("false-claim", "words", "a proof of this kind carries no claim but a witness's growth")
+    if (stated.factor_bound if statement.continuous else stated.rate_bound) is not None:
+        _refuse("false-claim", "words", "a bound of a rate for a map, or of a factor for a differential equation")
     if statement.predicate.condition.name == "symmetric" and not _symmetric(system):
         _refuse("false-claim", "words", "the condition 'symmetric' is stated, and the weights are not symmetric")
     progress.held("words", "norm and growth are those of the proof")
@@ -351,8 +367,8 @@ def _symmetric(system: System) -> bool:
 
 def _mathematics(progress: _Progress, statement: Statement, system: System, proof: Any, claims: Claims) -> Report:
     """Obligation 10."""
-    if isinstance(proof, InstabilityWitness):
-        report = verify_instability(system, proof)
+    if proof.kind in _OTHER:
+        report = _OTHER[proof.kind][1](system, proof)
     else:
         report = progress.attempt("proof", lambda: verify_contraction(system, proof, claims), "malformed-proof")
     failed = report.failed
@@ -368,8 +384,8 @@ def _audit(progress: _Progress, system: System, proof: Any, claims: Claims) -> N
     """Obligation 11."""
     from certes import exact  # the extra of that name, loaded when it is asked for
 
-    witness = isinstance(proof, InstabilityWitness)
-    report: Report = exact.audit_witness(system, proof) if witness else exact.audit(system, proof, claims)
+    other = proof.kind in _OTHER
+    report: Report = exact.audit_witness(system, proof) if other else exact.audit(system, proof, claims)
     if not report.valid:
         undecided = report.reason is not None and report.reason.endswith("undecided")
         reason = "exact-audit-undecided" if undecided else "exact-audit-failed"

@@ -2,8 +2,8 @@
 
 ``DIGEST.certificate.json`` is the DSSE envelope (:mod:`certes.certificate.envelope`) around the statement
 (:mod:`certes.certificate.statement`); DIGEST is the sha256 of the statement, which signing does not change.
-``SHA256.proof.safetensors`` holds the proof's arrays under the names of the fields of :mod:`certes.proofs`, and those
-of the largest step's own proof as ``step.NAME``.
+``SHA256.proof.safetensors`` holds the proof's arrays under the names of the fields of :mod:`certes.proofs`, those of
+the largest step's own proof as ``step.NAME``, and those of the bound's proof as ``bound.NAME``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,24 @@ from certes.certificate import statement as statements
 from certes.certificate.envelope import MAX_BYTES, PAYLOAD_TYPE, Envelope, read_key
 from certes.certificate.statement import Statement
 from certes.errors import InputError, TooLargeError
-from certes.proofs import ArrayProof, Claims, LureProof, proof_from_arrays
+from certes.proofs import (
+    ArrayProof,
+    BoundProof,
+    Claims,
+    ConicBound,
+    LureBound,
+    LureProof,
+    NormBound,
+    Verdict,
+    proof_from_arrays,
+)
 from certes.systems import System
 from certes.weights import Limits, read_weights, to_bytes
 
 CERTIFICATE_SUFFIX = ".certificate.json"
 PROOF_SUFFIX = ".proof.safetensors"
-_STEP = "step."
+_STEP, _BOUND = "step.", "bound."
+_BOUNDS: dict[str, type[BoundProof]] = {entry.kind: entry for entry in (ConicBound, NormBound, LureBound)}
 _EXPONENT = 1 << 40
 _LIMITS = Limits(header_bytes=2**16, tensors=64)
 
@@ -86,7 +97,7 @@ class Certificate:
         return hashlib.sha256(self.payload).hexdigest()
 
     @property
-    def verdict(self) -> Literal["contracting", "not_contracting"]:
+    def verdict(self) -> Verdict:
         """What is stated about the system."""
         return self.statement.predicate.verdict
 
@@ -112,16 +123,17 @@ class Certificate:
         Raises:
             InputError: arrays that are none (``malformed-proof``), or an unknown kind (``unknown-condition``).
         """
-        return read_proof(self.statement, self.proof)[0]
+        return read_proof(self.statement, self.proof).main
 
     @property
     def claims(self) -> Claims:
-        """The claims, with the largest step's proof.
+        """The claims, with the proofs of the largest step and of the bound.
 
         Raises:
             InputError: as :attr:`array_proof`.
         """
-        return self.statement.claims(read_proof(self.statement, self.proof)[1])
+        found = read_proof(self.statement, self.proof)
+        return self.statement.claims(found.step, found.bound)
 
     def sign(self, private_key: bytes | str | os.PathLike[str]) -> Certificate:
         """The certificate with a signature by an Ed25519 key (PEM bytes, or the path of a PEM file).
@@ -161,7 +173,7 @@ class Certificate:
 
 def build(
     system: System,
-    verdict: Literal["contracting", "not_contracting"],
+    verdict: Verdict,
     condition: str,
     condition_version: int,
     proof: ArrayProof,
@@ -215,37 +227,63 @@ def write_proof(proof: ArrayProof, claims: Claims) -> bytes:
     arrays: dict[str, object] = dict(proof.to_arrays())
     if claims.largest_step is not None:
         arrays.update({_STEP + name: array for name, array in claims.largest_step.proof.to_arrays().items()})
+    if claims.bound is not None:
+        arrays.update({_BOUND + name: array for name, array in claims.bound.proof.to_arrays().items()})
     return to_bytes(arrays)
 
 
-def read_proof(statement: Statement, proof: bytes) -> tuple[ArrayProof, LureProof | None]:
-    """Inverse of :func:`write_proof`: the proof, and that of the largest step.
+class ProofFile(NamedTuple):
+    """What a proof file holds: the proof, and those of the largest step and of the bound, if they are claimed."""
+
+    main: ArrayProof
+    step: LureProof | None
+    bound: BoundProof | None
+
+
+def read_proof(statement: Statement, proof: bytes) -> ProofFile:
+    """Inverse of :func:`write_proof`.
 
     Raises:
         InputError: arrays that are no proof of the stated kind (``malformed-proof``).
     """
+    stated = statement.predicate.proof
     try:
-        file = read_weights(proof, _LIMITS, name="proof")
-        arrays = {name: entry.array() for name, entry in file.tensors.items()}
-        if wrong := [name for name, entry in file.tensors.items() if entry.dtype not in ("F64", "I64", "BOOL")]:
-            raise InputError(f"proof.{wrong[0]}", file.tensors[wrong[0]].dtype, "F64, I64 or BOOL", "malformed-proof")
-        for name, array in arrays.items():
-            # far from the ends of int64, so that no difference of two exponents wraps around
-            if (
-                array.dtype == np.int64
-                and array.size
-                and not -_EXPONENT < int(array.min()) <= int(array.max()) < _EXPONENT
-            ):
-                given = f"exponents from {array.min()} to {array.max()}"
-                raise InputError(f"proof.{name}", given, f"exponents within +-{_EXPONENT}", "malformed-proof")
-        main = {name: array for name, array in arrays.items() if not name.startswith(_STEP)}
-        step: dict[str, NDArray[Any]] = {
-            name.removeprefix(_STEP): array for name, array in arrays.items() if name.startswith(_STEP)
-        }
-        return proof_from_arrays(statement.predicate.proof.kind, main), LureProof.from_arrays(step) if step else None
+        arrays = _arrays(proof)
+        step, bound = _taken(arrays, _STEP), _taken(arrays, _BOUND)
+        if stated.bound_kind is not None and stated.bound_kind not in _BOUNDS:
+            raise InputError(
+                "proof.bound_kind", repr(stated.bound_kind), f"one of {sorted(_BOUNDS)}", "unknown-condition"
+            )
+        if (stated.bound_kind is None) != (not bound):
+            given = "a kind of bound stated without arrays 'bound.*', or the reverse"
+            raise InputError("proof", given, "both or neither", "malformed-proof")
+        return ProofFile(
+            proof_from_arrays(stated.kind, arrays),
+            LureProof.from_arrays(step) if step else None,
+            None if stated.bound_kind is None else _BOUNDS[stated.bound_kind].from_arrays(bound),
+        )
     except InputError as error:
         slug = "unknown-condition" if error.slug == "unknown-condition" else "malformed-proof"
         raise InputError(error.field, error.given, error.expected, slug) from error
+
+
+def _arrays(proof: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of a proof file; floats, exponents and bools only."""
+    file = read_weights(proof, _LIMITS, name="proof")
+    arrays = {name: entry.array() for name, entry in file.tensors.items()}
+    if wrong := [name for name, entry in file.tensors.items() if entry.dtype not in ("F64", "I64", "BOOL")]:
+        raise InputError(f"proof.{wrong[0]}", file.tensors[wrong[0]].dtype, "F64, I64 or BOOL", "malformed-proof")
+    for name, array in arrays.items():
+        # far from the ends of int64, so that no difference of two exponents wraps around
+        if array.dtype == np.int64 and array.size and not -_EXPONENT < int(array.min()) <= int(array.max()) < _EXPONENT:
+            given = f"exponents from {array.min()} to {array.max()}"
+            raise InputError(f"proof.{name}", given, f"exponents within +-{_EXPONENT}", "malformed-proof")
+    return arrays
+
+
+def _taken(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """Take the arrays with a prefix out, and the prefix off."""
+    return {name.removeprefix(prefix): arrays.pop(name) for name in sorted(arrays) if name.startswith(prefix)}
 
 
 def read_document(path: str | os.PathLike[str]) -> bytes:

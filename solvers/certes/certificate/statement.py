@@ -5,6 +5,10 @@ is said of them. Everything is strict: unknown fields, other types and any byte 
 There is no time stamp and nothing random: the same answer to the same question has the same bytes.
 Numbers that are not claimed are null; so is one that would be infinite (JSON has no Infinity, and "at most infinity"
 claims nothing).
+
+Format 2 is what is written. It is format 1 with three more entries (:data:`SECOND`: a bound on what can be proven, and
+the kind of its proof), the conditions ``no-quadratic-metric`` and ``switching``, and the verdict ``undecided`` for the
+first of them. Format 1 is read as it always was, with exactly its own entries.
 """
 
 from __future__ import annotations
@@ -19,17 +23,30 @@ from certes import strictjson
 from certes._version import __version__
 from certes.activations import activation
 from certes.errors import InputError
-from certes.proofs import ArrayProof, Claims, InstabilityWitness, LureProof, StepClaim, SymmetricProof
+from certes.proofs import (
+    ArrayProof,
+    BoundProof,
+    Claims,
+    InstabilityWitness,
+    LevelBound,
+    LureProof,
+    NoMetricProof,
+    StepClaim,
+    SwitchingWitness,
+    SymmetricProof,
+    Verdict,
+)
 from certes.spec import SystemSpec, input_error
 from certes.systems import Subject, System
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:certes:contraction:v1"
-FORMAT = 1
+#: The format that is written, and all that are read.
+FORMAT = 2
+FORMATS = (1, 2)
 PROOF_MEDIA_TYPE = "application/vnd.safetensors"
 
-#: (condition, version) -> kinds of proof that may stand for it. Entries are added, never changed or removed.
-CONDITIONS: dict[tuple[str, int], frozenset[str]] = {
+_FIRST: dict[tuple[str, int], frozenset[str]] = {
     ("absolute", 1): frozenset({"absolute"}),
     ("symmetric", 1): frozenset({"symmetric", "lure"}),
     ("product", 1): frozenset({"product"}),
@@ -37,6 +54,18 @@ CONDITIONS: dict[tuple[str, int], frozenset[str]] = {
     ("lure", 1): frozenset({"lure"}),
     ("instability", 1): frozenset({"instability"}),
 }
+#: Format -> (condition, version) -> kinds of proof that may stand for it. Entries are added, never changed or removed.
+CONDITIONS: dict[int, dict[tuple[str, int], frozenset[str]]] = {
+    1: _FIRST,
+    2: _FIRST
+    | {
+        ("no-quadratic-metric", 1): frozenset({"no-quadratic-metric"}),
+        ("switching", 1): frozenset({"switching"}),
+    },
+}
+
+#: Entries of the predicate that format 1 does not have.
+SECOND = {"claims": ("rate_bound", "factor_bound"), "proof": ("bound_kind",)}
 
 #: What this format says of a system. Entries that a SystemSpec may have besides are no part of what is certified.
 SYSTEM_FIELDS = ("form", "tensors", "activation", "slope", "step", "tau", "discrete")
@@ -86,7 +115,11 @@ class StepModel(_Model):
 
 
 class ClaimsModel(_Model):
-    """The numbers claimed; null: not claimed. ``norm`` says which norm rate and factor speak of."""
+    """The numbers claimed; null: not claimed. ``norm`` says which norm rate and factor speak of.
+
+    ``rate_bound``, ``factor_bound`` (format 2): no certificate of the condition ``lure`` has such a rate or a larger
+    one, such a factor or a smaller one.
+    """
 
     rate: Finite | None
     factor: Finite | None
@@ -96,6 +129,8 @@ class ClaimsModel(_Model):
     metric_condition_log2: Finite | None
     largest_step: StepModel | None
     growth: Finite | None
+    rate_bound: Finite | None = None
+    factor_bound: Finite | None = None
 
 
 class ConditionModel(_Model):
@@ -106,11 +141,12 @@ class ConditionModel(_Model):
 
 
 class ProofModel(_Model):
-    """The file with the proof's arrays."""
+    """The file with the proof's arrays; ``bound_kind`` (format 2): what kind of proof the bound has; null: no bound."""
 
     kind: Text
     mediaType: Literal["application/vnd.safetensors"]
     sha256: Digest
+    bound_kind: Text | None = None
 
 
 class Versions(_Model):
@@ -125,7 +161,7 @@ class Predicate(_Model):
 
     format: int
     system: SystemSpec
-    verdict: Literal["contracting", "not_contracting"]
+    verdict: Verdict
     claims: ClaimsModel
     condition: ConditionModel
     proof: ProofModel
@@ -145,6 +181,10 @@ class Statement(_Model):
         """Canonical JSON."""
         predicate = self.predicate.model_dump()
         predicate["system"] = {name: predicate["system"][name] for name in SYSTEM_FIELDS}
+        if self.predicate.format == 1:
+            for part, names in SECOND.items():
+                for name in names:
+                    del predicate[part][name]
         content = {
             "_type": self.type,
             "subject": [entry.model_dump(exclude_none=True) for entry in self.subject],
@@ -175,6 +215,8 @@ class Statement(_Model):
             raise _malformed("statement", str(error)) from error
         if written != payload:
             raise _malformed("statement", "JSON that is not in canonical form")
+        if statement.predicate.format == 1 and statement.predicate.verdict == "undecided":
+            raise _malformed("statement.predicate.verdict", "'undecided' in format 1")
         name = statement.predicate.system.activation
         if name is not None and activation(name).name != name:
             raise _malformed("statement.predicate.system.activation", repr(name), repr(activation(name).name))
@@ -212,13 +254,22 @@ class Statement(_Model):
             )
         return found
 
-    def claims(self, step_proof: LureProof | None) -> Claims:
-        """The claims as the verifier takes them; ``step_proof`` is the proof of ``largest_step``.
+    @property
+    def continuous(self) -> bool:
+        """Whether the system is a differential equation."""
+        return self.predicate.system.step is None and not self.predicate.system.discrete
+
+    def claims(self, step_proof: LureProof | None, bound_proof: BoundProof | None) -> Claims:
+        """The claims as the verifier takes them, with the proofs of ``largest_step`` and of the bound.
 
         Raises:
-            InputError: a largest step without its proof, or the reverse (``malformed-proof``).
+            InputError: a largest step or a bound without its proof, or the reverse (``malformed-proof``).
         """
         stated = self.predicate.claims
+        level = stated.rate_bound if self.continuous else stated.factor_bound
+        if (level is None) != (bound_proof is None):
+            given = "a bound claimed without arrays 'bound.*', or the reverse"
+            raise InputError("proof", given, "both or neither", "malformed-proof")
         if (stated.largest_step is None) != (step_proof is None):
             given = "a largest step claimed without arrays 'step.*', or the reverse"
             raise InputError("proof", given, "both or neither", "malformed-proof")
@@ -233,6 +284,7 @@ class Statement(_Model):
             gain=stated.gain,
             largest_step=largest,
             metric_condition_log2=stated.metric_condition_log2,
+            bound=None if level is None or bound_proof is None else LevelBound(level, bound_proof),
         )
 
 
@@ -246,25 +298,31 @@ def _check_format(content: Any) -> None:
         "predicateType": content.get("predicateType"),
         "predicate.format": predicate.get("format") if isinstance(predicate, dict) else None,
     }
-    known = {"_type": STATEMENT_TYPE, "predicateType": PREDICATE_TYPE, "predicate.format": FORMAT}
+    known = {"_type": (STATEMENT_TYPE,), "predicateType": (PREDICATE_TYPE,), "predicate.format": FORMATS}
     for field, value in given.items():
         if value is None:
             raise _malformed(field, "nothing")
-        if value != known[field]:
-            raise InputError(field, repr(value)[:200], repr(known[field]), "unsupported-format")
+        if value not in known[field]:
+            expected = " or ".join(map(repr, known[field]))
+            raise InputError(field, repr(value)[:200], expected, "unsupported-format")
 
 
 def _malformed(field: str, given: str, expected: str = "a statement as Certes writes it") -> InputError:
     return InputError(field, given, expected, "malformed")
 
 
+def growth_of(proof: ArrayProof) -> float | None:
+    """The growth that a witness claims; None for every other proof."""
+    return proof.growth if isinstance(proof, InstabilityWitness | SwitchingWitness) else None
+
+
 def norm_of(system: SystemSpec, proof: ArrayProof) -> str | None:
-    """The norm of rate and factor, in words; fixed texts, part of the format and checked. None for a witness.
+    """The norm of rate and factor, in words; fixed texts, part of the format and checked. None where there is neither.
 
     rate, tau, step and W are those of the statement; other names are arrays of the proof, vectors taken entry by entry.
     """
     rate_form, continuous = system.form == "rate", system.step is None and not system.discrete
-    if isinstance(proof, InstabilityWitness):
+    if isinstance(proof, InstabilityWitness | SwitchingWitness | NoMetricProof):
         return None
     if proof.kind == "absolute":
         weights = "l tau / r" if continuous else "l / r"
@@ -287,7 +345,7 @@ def norm_of(system: SystemSpec, proof: ArrayProof) -> str | None:
 
 def state(
     system: System,
-    verdict: Literal["contracting", "not_contracting"],
+    verdict: Verdict,
     condition: tuple[str, int],
     proof: ArrayProof,
     claims: Claims,
@@ -307,10 +365,11 @@ def state(
         InputError: something that a statement cannot say (NaN, a condition without a place in the format).
     """
     spec = SystemSpec.of(system)
-    if proof.kind not in CONDITIONS.get(condition, frozenset()):
+    if proof.kind not in CONDITIONS[FORMAT].get(condition, frozenset()):
         expected = "a condition of this format, with its kind of proof"
         raise InputError("condition", f"{condition} with a proof of kind {proof.kind}", expected, "unknown-condition")
-    largest = claims.largest_step
+    largest, bound = claims.largest_step, claims.bound
+    level = None if bound is None else bound.level
     content = {
         "_type": STATEMENT_TYPE,
         "subject": _subjects(system),
@@ -329,10 +388,17 @@ def state(
                 "largest_step": None
                 if largest is None
                 else {"step": float(largest.step), "factor": float(largest.factor)},
-                "growth": float(proof.growth) if isinstance(proof, InstabilityWitness) else None,
+                "growth": growth_of(proof),
+                "rate_bound": level if system.continuous else None,
+                "factor_bound": None if system.continuous else level,
             },
             "condition": {"name": condition[0], "version": condition[1]},
-            "proof": {"kind": proof.kind, "mediaType": PROOF_MEDIA_TYPE, "sha256": proof_sha256},
+            "proof": {
+                "kind": proof.kind,
+                "mediaType": PROOF_MEDIA_TYPE,
+                "sha256": proof_sha256,
+                "bound_kind": None if bound is None else bound.proof.kind,
+            },
             "margin": float(claims.margin),
             "versions": {"certes": __version__, "numpy": np.__version__},
         },

@@ -8,10 +8,12 @@ more and stops at a size limit; it shares no arithmetic with the verifier, only 
 
 from __future__ import annotations
 
-from certes.exact import contraction, instability
-from certes.exact.contraction import Answer, Step
-from certes.exact.rationals import flint
-from certes.proofs import Claims, InstabilityWitness, LureProof, Proof, Verdict
+from collections.abc import Callable
+from typing import Any
+
+from certes.exact import bound, contraction, instability
+from certes.exact.rationals import Answer, Step, flint
+from certes.proofs import ArrayProof, Claims, InstabilityWitness, LevelBound, LureProof, Proof, SingularProof, Verdict
 from certes.systems import System
 from certes.verify.report import Check, Report
 
@@ -68,7 +70,7 @@ def audit(system: System, proof: Proof, claims: Claims, *, limit: int = LIMIT) -
         return _too_large(rows, limit)
     first: Step = ("inputs", lambda: contraction.finite_numbers(proof, claims), "every number is finite")
     listed = [first, *contraction.steps(system, proof, claims), _step_claim(system, claims, limit)]
-    return _report("contracting", listed)
+    return _report("contracting", [*listed, *_bound_claim(system, proof, claims)])
 
 
 def _step_claim(system: System, claims: Claims, limit: int) -> Step:
@@ -84,30 +86,64 @@ def _step_claim(system: System, claims: Claims, limit: int) -> Step:
     return ("largest-step", holds, "the Euler map at the largest step contracts with the claimed factor")
 
 
-def audit_witness(system: System, witness: InstabilityWitness, *, limit: int = LIMIT) -> Report:
-    """Decide the rigorous obligations of a witness of instability in exact and ball arithmetic.
+def _bound_claim(system: System, proof: Proof, claims: Claims) -> list[Step]:
+    claim = claims.bound
+    if claim is None:
+        return []
+
+    def beyond() -> Answer:
+        carried = isinstance(proof, LureProof | SingularProof)
+        own = claims.rate if system.continuous else claims.factor
+        return carried and own is not None and (own < claim.level if system.continuous else own > claim.level)
+
+    return [("bound", beyond, "the bound lies beyond what this proof reaches"), *bound.steps(system, claim)]
+
+
+def audit_bound(system: System, claim: LevelBound, *, limit: int = LIMIT) -> Report:
+    """Decide every obligation of a bound on what ``lure`` can prove in exact arithmetic.
 
     Args:
         system: the network as given, dense weights.
-        witness: slopes, a Lyapunov matrix and a direction. Its input, starts and horizon are evidence to be replayed,
-            not part of the proof, and are not audited.
-        limit: largest number of states that is attempted.
+        claim: the level and its proof.
+        limit: largest number of states and nonlinearities that is attempted.
 
     Returns:
-        A report with verdict ``not_contracting`` if every obligation holds; reasons as in :func:`audit`.
+        A report with verdict ``undecided`` that is valid if every obligation holds; reasons as in :func:`audit`.
 
     Raises:
         MissingExtraError: python-flint is not installed.
     """
     flint()
+    if (rows := system.size + len(system.slope.lower)) > limit:
+        return _too_large(rows, limit)
+    return _report("undecided", bound.steps(system, claim))
+
+
+def audit_witness(system: System, witness: ArrayProof, *, limit: int = LIMIT) -> Report:
+    """Decide the rigorous obligations of a witness (or of a proof without a yes or no) in exact and ball arithmetic.
+
+    Args:
+        system: the network as given, dense weights.
+        witness: what :mod:`certes.verify` takes besides proofs of contraction. Inputs, starts and horizons are evidence
+            to be replayed, not part of the proof, and are not audited.
+        limit: largest number of states that is attempted.
+
+    Returns:
+        A report with the verdict that such a witness shows if every obligation holds; reasons as in :func:`audit`.
+
+    Raises:
+        MissingExtraError: python-flint is not installed.
+    """
+    flint()
+    if type(witness) not in _WITNESSES:
+        detail = f"there is no exact audit for proofs of kind {witness.kind}"
+        return Report("undecided", (Check("kind", False, detail),), "exact-audit-undecided", detail)
     if system.size > limit:
         return _too_large(system.size, limit)
-    return _report(
-        "not_contracting",
-        [
-            ("shapes", lambda: instability.shapes(system, witness), "shapes, finite numbers, symmetric X"),
-            ("slopes", lambda: instability.slopes(system, witness), "slopes that the nonlinearity attains"),
-            ("direction", lambda: instability.direction(witness), "v^T X v < 0"),
-            ("lyapunov", lambda: instability.lyapunov(system, witness), "no eigenvalue of J lies on the border"),
-        ],
-    )
+    verdict, steps = _WITNESSES[type(witness)]
+    return _report(verdict, steps(system, witness))
+
+
+_WITNESSES: dict[type[ArrayProof], tuple[Verdict, Callable[[System, Any], list[Step]]]] = {
+    InstabilityWitness: ("not_contracting", instability.steps),
+}

@@ -15,8 +15,10 @@ import numpy as np
 from certes.exact.absolute import absolute_metric, absolute_rate
 from certes.exact.normal import exact_form, frobenius_squared, leaks, unshifted, vector
 from certes.exact.rationals import (
+    Answer,
     Rational,
     RationalMatrix,
+    Step,
     diagonal,
     equilibrate,
     flint,
@@ -29,9 +31,6 @@ from certes.exact.rationals import (
 )
 from certes.proofs import AbsoluteProof, Claims, LureProof, ProductProof, Proof, SingularProof, SymmetricProof
 from certes.systems import System
-
-Answer = bool | None
-Step = tuple[str, Callable[[], Answer], str]
 
 
 def both(*answers: Callable[[], Answer]) -> Answer:

@@ -11,11 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 from certes.exact.normal import unshifted, vector
-from certes.exact.rationals import PRECISIONS, Rational, definite_by_balls, flint, matrix, positive_definite, rational
+from certes.exact.rationals import (
+    PRECISIONS,
+    Answer,
+    Rational,
+    Step,
+    definite_by_balls,
+    flint,
+    matrix,
+    positive_definite,
+    rational,
+)
 from certes.proofs import InstabilityWitness
 from certes.systems import System
 
-Answer = bool | None
 Ball = Any
 
 
@@ -131,3 +140,13 @@ def _definite(system: System, witness: InstabilityWitness, slope: list[Any]) -> 
     if system.slope.activation is None:
         return positive_definite(block)
     return definite_by_balls([[block[i, j] for j in range(i + 1)] for i in range(n)])
+
+
+def steps(system: System, witness: InstabilityWitness) -> list[Step]:
+    """The rigorous obligations in their order."""
+    return [
+        ("shapes", lambda: shapes(system, witness), "shapes, finite numbers, symmetric X"),
+        ("slopes", lambda: slopes(system, witness), "slopes that the nonlinearity attains"),
+        ("direction", lambda: direction(witness), "v^T X v < 0"),
+        ("lyapunov", lambda: lyapunov(system, witness), "no eigenvalue of J lies on the border"),
+    ]

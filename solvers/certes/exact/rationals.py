@@ -7,7 +7,7 @@ Entries are ``flint.fmpq``, matrices ``flint.fmpq_mat``; both are typed Any, bec
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,10 @@ from certes.errors import MissingExtraError
 Array = NDArray[np.float64]
 Rational = Any
 RationalMatrix = Any
+#: Whether an obligation holds; None: undecided (too large, or a tie that the precision cannot break).
+Answer = bool | None
+#: Name, question and words of an obligation.
+Step = tuple[str, Callable[[], Answer], str]
 
 #: Working precisions (bits) of the ball arithmetic that is tried before exact elimination.
 PRECISIONS = (256, 1024, 4096)
