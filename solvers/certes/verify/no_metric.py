@@ -22,9 +22,8 @@ import numpy as np
 from certes.proofs import NoMetricProof
 from certes.systems import System
 from certes.verify.attained import inside, jacobian, reflected, unshifted
-from certes.verify.contraction import inputs
 from certes.verify.intervals import Box
-from certes.verify.question import definite_check
+from certes.verify.question import definite_check, inputs
 from certes.verify.report import Check, Report
 
 
