@@ -194,9 +194,9 @@ class _Run:
 
     def hopeless(self) -> bool:
         """Whether the Jacobian at the lowest or the highest slopes is unstable: then no condition can succeed."""
-        from certes.conditions.lure import Setting
+        from certes.conditions.reference import reduced
 
-        ceiling = Setting.of(self.system).inequality.ceiling(samples=0)
+        ceiling = reduced(self.system).ceiling(samples=0)
         return bool(np.isfinite(ceiling) and ceiling <= (0.0 if self.system.continuous else -1.0))
 
     def settled(self) -> str | None:
@@ -207,9 +207,9 @@ class _Run:
             return "the number asked for is proven"
         if self.system.is_sparse or self.system.size > _SPECTRA:
             return None
-        from certes.conditions.lure import Setting
+        from certes.conditions.reference import reduced
 
-        ceiling = Setting.of(self.system).inequality.ceiling()
+        ceiling = reduced(self.system).ceiling()
         if np.isfinite(ceiling) and _strength(self.best.claims) >= ceiling - _NEAR * max(abs(ceiling), 1e-300):
             return f"'{self.best.condition.name}' is as good as the slowest Jacobian allows"
         return None

@@ -15,10 +15,11 @@ import scipy.linalg
 import scipy.optimize
 from numpy.typing import NDArray
 
-from certes.conditions.lure import Setting, leak_family, lure_proof, system_weights, uniform_proof
-from certes.engines import conic
+from certes import steps
+from certes.conditions.reference import reduced
+from certes.engines.monitor import Monitor
 from certes.engines.sdp import Inequality
-from certes.proofs import AbsoluteProof, Claims, LureProof, ProductProof, Proof, SingularProof, StepClaim
+from certes.proofs import AbsoluteProof, Claims, LevelBound, LureProof, ProductProof, Proof, SingularProof
 from certes.systems import System
 from certes.verify.contraction import verify_contraction
 
@@ -30,23 +31,30 @@ LARGEST = 600
 _SHAVES = (1e-2, 0.1, 0.5)
 
 
-def extend(system: System, proof: Proof, claims: Claims) -> tuple[Proof, Claims]:
+def extend(
+    system: System, proof: Proof, claims: Claims, bound: LevelBound | None = None, monitor: Monitor | None = None
+) -> tuple[Proof, Claims]:
     """Add every claim that can be verified to a verified proof.
 
     Args:
         system: the network.
         proof: a proof that :func:`certes.verify.contraction.verify_contraction` accepts with ``claims``.
         claims: rate or factor.
+        bound: what no certificate of the condition ``lure`` reaches, if it is known.
+        monitor: ends the search for further claims.
 
     Returns:
         The proof, with metric bounds and slacks filled in, and the claims, both accepted by the verifier. Above
         :data:`LARGEST` states only the metric's condition number and the gain are added.
     """
+    monitor = Monitor() if monitor is None else monitor
+    if bound is not None and _accepts(system, proof, replace(claims, bound=bound)):
+        claims = replace(claims, bound=bound)
     kept = _with_gain(system, proof, claims)
     if system.size > LARGEST or system.is_sparse:
         return kept
     kept = _with_radius(system, *kept)
-    kept = _with_step(system, *kept)
+    kept = _with_step(system, *kept, monitor)
     return _with_margin(system, *kept)
 
 
@@ -134,12 +142,12 @@ def _slacks(system: System, proof: LureProof, claims: Claims) -> tuple[float, fl
 
     With m1 = mu e^t and m2 = mu e^-t the best mu at a given t is an eigenvalue, log-concave in t.
     """
-    setting = Setting.of(system)
-    block = _block(setting.inequality, proof, claims.rate if claims.rate is not None else claims.factor or 0.0)
+    inequality = reduced(system)
+    block = _block(inequality, proof, claims.rate if claims.rate is not None else claims.factor or 0.0)
     state = np.ones(system.size)
     if proof.dual:
         state = ((1.0 if system.step is None else system.step) / system.tau) ** 2
-    channel = (setting.inequality.gap * proof.multipliers) ** 2
+    channel = (inequality.gap * proof.multipliers) ** 2
     channel = np.maximum(channel, 1e-30 * max(float(channel.max()), 1e-200))
     n = system.size
 
@@ -174,98 +182,18 @@ def _block(form: Inequality, proof: LureProof, level: float) -> Array:
     return np.block([[corner, row], [row.T, 2.0 * np.diag(q) - form.B.T @ P @ form.B]])
 
 
-def _with_step(system: System, proof: Proof, claims: Claims) -> tuple[Proof, Claims]:
-    """The largest Euler step that a metric at hand proves; every smaller step follows."""
+def _with_step(system: System, proof: Proof, claims: Claims, monitor: Monitor) -> tuple[Proof, Claims]:
+    """The largest Euler step that can be proven, with a proof of its own; every smaller step follows."""
     if system.discrete:
         return proof, claims
-    for claim in _step_claims(system, proof, claims):
+    own = None
+    if isinstance(proof, LureProof) and claims.factor is not None:
+        own = steps.of_map(system, proof, claims.factor)
+    for claim in steps.claims(system, own, monitor):
         wider = replace(claims, largest_step=claim)
         if _accepts(system, proof, wider):
             return proof, wider
     return proof, claims
-
-
-def _step_claims(system: System, proof: Proof, claims: Claims) -> Iterator[StepClaim]:
-    """Proposals, largest step first; for a map, its own step last."""
-    own = system.step or 0.0
-    if leak_family(system.with_step(None)) is not None:
-        found = _uniform_steps(system, proof, own)
-    elif isinstance(proof, LureProof):
-        found = _metric_steps(system, proof, own)
-    else:
-        found = iter(())
-    yield from found
-    if own and isinstance(proof, LureProof) and claims.factor is not None:
-        yield StepClaim(own, claims.factor, replace(proof, slack_state=0.0, slack_input=0.0))
-
-
-def _uniform_steps(system: System, proof: Proof, own: float) -> Iterator[StepClaim]:
-    """Uniform leak: the supremum for fixed multipliers from the field of values, then a metric just below it."""
-    weights, tau = system_weights(system), float(system.tau[0])
-    best, q = 0.0, np.ones(system.size)
-    for guess in _multipliers(system, proof):
-        level = conic.best_level(conic.scaled(weights, guess), conic.Step(), grid=12)
-        if level is not None and level > best:
-            best, q = level, guess
-    for share in (0.99, 0.95, 0.8):
-        step = share * best * tau
-        if step <= own or not step > 0.0:
-            continue
-        yield from _uniform_step(system, weights, q, step)
-    if own:
-        yield from _uniform_step(system, weights, q, own)
-
-
-def _uniform_step(system: System, weights: Array, q: Array, step: float) -> Iterator[StepClaim]:
-    setting = Setting.of(system.with_step(step))
-    if not isinstance(setting.family, conic.Factor):
-        return
-    factor = conic.best_level(conic.scaled(weights, q), setting.family, grid=12)
-    if factor is None or factor >= 1.0:
-        return
-    for share in (0.5, 0.1):
-        claimed = 1.0 - share * (1.0 - factor)
-        found = uniform_proof(setting, q, claimed)
-        if found is not None:
-            yield StepClaim(step, claimed, found)
-
-
-def _multipliers(system: System, proof: Proof) -> Iterator[Array]:
-    """Diagonal multipliers for uniform leak that a proof suggests, in the sense of :func:`uniform_proof`."""
-    dual = system.form == "hopfield"
-    if isinstance(proof, LureProof):
-        yield proof.multipliers / proof.multipliers.max()
-    elif isinstance(proof, SingularProof):
-        q = 1.0 / proof.q if dual else proof.q
-        yield q / q.max()
-    elif isinstance(proof, AbsoluteProof):
-        exponents = proof.left_exponent - proof.right_exponent
-        exponents = np.clip(exponents - exponents.max(), -40, 0)
-        q = proof.left / proof.right * 2.0**exponents
-        yield 1.0 / q if dual else q
-    yield np.ones(system.size)
-
-
-def _metric_steps(system: System, proof: LureProof, own: float) -> Iterator[StepClaim]:
-    """Any other system: the metric stays, the multipliers are rescaled; bisection on the step."""
-
-    def factor(step: float) -> tuple[float, float]:
-        form = Setting.of(system.with_step(step)).inequality
-        shares = step / (system.step or 1.0) * 2.0 ** np.arange(-4.0, 5.0)
-        return min((-form.score(proof.metric, share * proof.multipliers), float(share)) for share in shares)
-
-    low, high = own, max(2.0 * own, 2.0 * float(system.tau.min()))
-    for _ in range(20):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if factor(middle)[0] < 1.0 else (low, middle)
-    for share in (0.99, 0.9, 0.5):
-        step = share * low
-        if step <= own:
-            continue
-        best, scale = factor(step)
-        if best < 1.0:
-            found = lure_proof(proof.metric, scale * proof.multipliers, proof.dual)
-            yield StepClaim(step, 1.0 - 0.5 * (1.0 - best), found)
 
 
 def _with_margin(system: System, proof: Proof, claims: Claims) -> tuple[Proof, Claims]:

@@ -281,7 +281,7 @@ def test_sizes_beyond_the_backend_are_said_to_be_too_large() -> None:
     assert "80" in decision.detail
 
 
-def test_large_uniform_leak_is_proven_from_the_starting_multipliers() -> None:
+def test_a_large_network_is_proven() -> None:
     assert level(RateNetwork(random_weights(150, 24, 1.2), "tanh")) > 0.1
 
 
@@ -290,10 +290,17 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, package: str)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"certes\[sdp\]"):
         sdp.ClarabelBackend().load()
-    decision = CONDITION.decide(networks()["rate continuous"], Goal())
+    decision = CONDITION.decide(networks()["rate continuous"], Goal(backend="cvxpy-clarabel"))
     assert isinstance(decision, NothingFound)
     assert decision.reason == "missing-extra"
     assert "certes[sdp]" in decision.detail
+
+
+def test_our_own_engines_need_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("cvxpy", "scs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for name in ("rate continuous", "lure continuous", "rate time constants, map"):
+        assert level(networks()[name]) > 0
 
 
 def test_a_deadline_ends_the_search() -> None:
