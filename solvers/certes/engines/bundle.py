@@ -10,6 +10,7 @@ proximal bundle method (K. Kiwiel, Math. Programming 46, 1990).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,9 @@ from certes.engines.families import Family
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
+
+#: Duality gap at which the multipliers count as optimal, relative to the size of the data.
+_GAP = 1e-13
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,48 +117,42 @@ def simplex_minimum(quadratic: Array, linear: Array) -> Array:
         linear: f, shape (k,).
     """
     size = len(linear)
-    if size == 1:
-        return np.ones(1)
     f = linear - linear.max()
-    scale = max(float(np.abs(np.diag(quadratic)).max()), float(np.abs(f).max()), 1e-300)
+    scale = max(float(quadratic.diagonal().max()), -float(f.min()), 1e-300)
     K, f = quadratic / scale, f / scale
     a, ones = np.full(size, 1.0 / size), np.ones(size)
     gradient = K @ a - f
-    shift = float(gradient.min()) - 1.0 / size
+    shift = float(gradient.min()) - max(0.1 * float(np.ptp(gradient)), 1e-3 * float(np.abs(gradient).max()), 1e-12)
     s = gradient - shift
-    for _ in range(50):
-        gap = float(a @ s) / size
-        dual = K @ a - f - shift - s
-        if gap * size < 1e-10 and float(np.abs(dual).max()) < 1e-10:
+    before = math.inf
+    for _ in range(60):
+        gap = float(a @ s)
+        if not gap >= _GAP or (gap > 0.9 * before and gap < 1e-9):
             break
-        factor, info = lapack.dpotrf(K + np.diag(s / a + 1e-15), lower=1)
+        before = gap
+        factor, info = lapack.dpotrf(K + np.diag(s / a), lower=1)
         if info != 0:
             break
         column = lapack.dpotrs(factor, ones, lower=1)[0]
-        excess = 1.0 - float(a.sum())
+        total, excess = float(column.sum()), 1.0 - float(a.sum())
+        residual = K @ a - f - shift - s
 
         def newton(complement: Array) -> tuple[Array, float, Array]:
-            right = lapack.dpotrs(factor, complement / a - dual, lower=1)[0]  # noqa: B023
-            move = (excess - float(right.sum())) / float(column.sum())  # noqa: B023
+            right = lapack.dpotrs(factor, complement / a - residual, lower=1)[0]  # noqa: B023
+            move = (excess - float(right.sum())) / total  # noqa: B023
             da = right + move * column  # noqa: B023
             return da, move, (complement - s * da) / a  # noqa: B023
 
         da, _, ds = newton(-a * s)
         reach = min(_longest(a, da), _longest(s, ds))
-        ahead = float((a + reach * da) @ (s + reach * ds)) / size
-        da, move, ds = newton(gap * (ahead / gap) ** 3 - a * s - da * ds)
-        # one length for both sides: the dual residual couples them
-        reach = (
-            0.995 * min(_longest(a, da), _longest(s, ds))
-            if gap * size > 1e-9
-            else min(_longest(a, da), _longest(s, ds)) * 0.999
-        )
+        ahead = float((a + reach * da) @ (s + reach * ds))
+        da, move, ds = newton(gap / size * (ahead / gap) ** 2 - a * s - da * ds)
+        reach = 0.99 * min(_longest(a, da), _longest(s, ds))
         a, s, shift = a + reach * da, s + reach * ds, shift + reach * move
     a = np.maximum(a, 0.0)
     return np.asarray(a / a.sum())
 
 
 def _longest(x: Array, dx: Array) -> float:
-    """The longest step up to 1 that keeps x + step dx >= 0."""
-    shrinking = dx < 0
-    return min(1.0, float((-x[shrinking] / dx[shrinking]).min())) if shrinking.any() else 1.0
+    """The longest step up to 1 that keeps x + step dx >= 0, x > 0."""
+    return 1.0 / max(float((-dx / x).max()), 1.0)

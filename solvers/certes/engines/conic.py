@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import blas, lapack
 
-from certes.engines.eigen import Field
+from certes.engines.eigen import Bar, Field
 from certes.engines.families import SMALLEST, Factor, Family, Functional, Level, Norm, Rate, Step
 
 __all__ = [
@@ -125,7 +125,7 @@ def best_level(a: Array, family: Family, *, grid: int = 9) -> float | None:
     for _ in range(12):
         thetas = [max(rays, key=lambda ray: ray.price).theta]
         unit = max(abs(price), SMALLEST)
-        rays = field.look(still, price, thetas, math.inf, 1e-10 * unit, 1e-6)
+        rays = field.look(still, price, thetas, Bar(math.inf, 1e-3 * unit), 1e-10 * unit, 1e-6)
         before, price = price, max(price, *(ray.price for ray in rays))
         if price <= before + 1e-11 * unit:
             break

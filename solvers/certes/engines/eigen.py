@@ -11,6 +11,7 @@ For :class:`Norm` the matrix is A^T A, with the same words.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,6 +62,14 @@ class Ray:
         return float(self.prices.max())
 
 
+@dataclass(frozen=True)
+class Bar:
+    """When to look for a maximum that was missed, and how much higher it has to be to matter."""
+
+    limit: float
+    slack: float
+
+
 class _View:
     """A, or its compression to a subspace, for one d."""
 
@@ -84,6 +93,26 @@ class _View:
             return bool(np.isfinite(np.linalg.cholesky(part)).all())
         except np.linalg.LinAlgError:
             return False
+
+    def crossings(self, functional: Functional) -> list[float]:
+        """Angles in [0, pi] where t is an eigenvalue of the Hermitian part of h A, ascending.
+
+        With exp(i theta) = (1 + s) / (1 - s) they are the imaginary eigenvalues s of a quadratic matrix polynomial.
+        Its leading matrix is positive definite where theta = pi is below the level; else pi itself is returned.
+        """
+        size = len(self.matrix)
+        identity = 2.0 * functional.t * np.eye(size)
+        leading = identity + 2.0 * (functional.r0 - functional.c0) * self.symmetric
+        factor, info = lapack.dpotrf(leading, lower=1)
+        if info != 0 or self.skew is None:
+            return [math.pi]
+        constant = 2.0 * (functional.r0 + functional.c0) * self.symmetric - identity
+        rows = np.hstack([-constant, -4.0 * functional.r0 * self.skew])
+        lower = lapack.dpotrs(factor, rows, lower=1)[0]
+        upper = np.hstack([np.zeros((size, size)), np.eye(size)])
+        s = np.linalg.eigvals(np.vstack([upper, lower]))
+        near = np.abs(s.real) <= 1e-6 * (1.0 + np.abs(s))
+        return sorted(2.0 * math.atan(abs(value)) for value in s[near].imag)
 
     def top(self, functional: Functional, theta: float, count: int) -> tuple[Array, Complex, Complex]:
         """(eigenvalues, vectors, points v* A v) for the largest ``count`` eigenvalues, best first."""
@@ -125,14 +154,21 @@ class Field:
             rng = np.random.default_rng(len(m))
             self._append(np.ones(len(m)), rng.standard_normal((len(m), 8)))
 
-    def glance(self, d: Array, price: float, thetas: Iterable[float], limit: float | None, fine: float) -> list[Ray]:
+    def missed(self, d: Array, price: float) -> list[float]:
+        """Angles, one for every arc where Re(h z) exceeds the half planes of this price (exact if dense)."""
+        view, functional = self._view(d), self.family.border(price)
+        ends = view.crossings(functional)
+        arcs = [0.0, *(0.5 * (a + b) for a, b in itertools.pairwise(ends)), math.pi]
+        return [theta for theta in arcs if not view.below(functional, theta)]
+
+    def glance(self, d: Array, price: float, thetas: Iterable[float], bar: Bar | None, fine: float) -> list[Ray]:
         """Extreme points near the given angles, climbing, without a product with M (exact if dense).
 
         Args:
             d: scaling, shape (n,).
             price: of the family; the half planes are those that touch the region up to this price.
             thetas: angles to start from.
-            limit: if no price at ``thetas`` exceeds this, test on :data:`GRID` whether a maximum was missed.
+            bar: if no price at ``thetas`` exceeds its limit, test on :data:`GRID` whether a maximum was missed.
             fine: stop climbing where an angle moves by less than this.
         """
         view = self._view(d)
@@ -151,18 +187,18 @@ class Field:
         for theta in thetas:
             climb(theta)
         found = max(ray.price for ray in rays)
-        if limit is not None and found < limit and not self.gram:
-            border = self.family.border(found + 1e-2 * min(limit - found, 0.1 * abs(found)))
+        if bar is not None and found < bar.limit and not self.gram:
+            border = self.family.border(found + bar.slack)
             for theta in GRID:
                 if not view.below(border, theta):
                     climb(theta)
         return rays
 
     def look(
-        self, d: Array, price: float, thetas: Iterable[float], limit: float | None, accuracy: float, fine: float = APART
+        self, d: Array, price: float, thetas: Iterable[float], bar: Bar | None, accuracy: float, fine: float = APART
     ) -> list[Ray]:
         """As :meth:`glance`, with the subspace grown until the largest price is known to about ``accuracy``."""
-        rays = self.glance(d, price, thetas, limit, fine)
+        rays = self.glance(d, price, thetas, bar, fine)
         if self.dense:
             return rays
         before = -math.inf
@@ -176,7 +212,7 @@ class Field:
             if self.y.shape[1] + residuals.shape[1] > WIDEST:
                 self._restart(d, leading)
             self._append(np.exp(d), residuals)
-            rays = self.glance(d, price, [ray.theta for ray in leading], limit, fine)
+            rays = self.glance(d, price, [ray.theta for ray in leading], bar, fine)
         return rays
 
     def _view(self, d: Array) -> _View:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from certes.engines import conic
 from certes.engines.bundle import Cuts, advise
-from certes.engines.eigen import APART, Field
+from certes.engines.eigen import APART, Bar, Field
 from certes.engines.families import SMALLEST, Family, Norm
 from certes.engines.monitor import Monitor
 
@@ -37,8 +37,6 @@ MOST_CUTS = 90
 _ROUNDS = 400
 #: Angles of a first look.
 _WIDE = (0.0, 0.1, 0.25, 0.45, 0.8, 1.3, 1.8, 2.3, 2.8, math.pi)
-#: Angles where a maximum is sought that cyclic reduction has seen and nobody else.
-_EVERYWHERE = tuple(math.pi * k / 200 for k in range(201))
 #: Relative steps by which the level is raised until it is confirmed.
 _RAISES = tuple(3.0**k for k in range(16))
 
@@ -137,11 +135,11 @@ class _Search:
         level = self.family.level(self.best)
         return abs(self.family.cost(self.family.relax(level, 1.0)) - self.family.cost(level))
 
-    def look(self, d: Array, thetas: Sequence[float], limit: float | None, accuracy: float, margin: float) -> float:
+    def look(self, d: Array, thetas: Sequence[float], bar: Bar | None, accuracy: float, margin: float) -> float:
         """Look, keep the cuts and angles within ``margin`` of the best, return the price."""
         fine = float(np.clip(0.3 * math.sqrt(self.tolerance), 1e-4, APART))
         price = self.best if math.isfinite(self.best) else 1.0
-        rays = self.field.look(d, price, [0.0] if self.gram else thetas, limit, accuracy, fine)
+        rays = self.field.look(d, price, [0.0] if self.gram else thetas, bar, accuracy, fine)
         best = max(ray.price for ray in rays)
         near = [ray for ray in rays if ray.price >= best - margin]
         kept = [ray.prices >= best - margin for ray in near]
@@ -149,7 +147,7 @@ class _Search:
         my = np.concatenate([ray.my[:, keep] for ray, keep in zip(near, kept, strict=True)], axis=1)
         self.cuts = self.cuts.joined(Cuts.of(y, my, self.gram))
         self.age = np.concatenate([self.age, np.zeros(y.shape[1])])
-        self.angles = _apart([ray.theta for ray in sorted(near, key=lambda ray: -ray.price)])
+        self.angles = _apart([ray.theta for ray in sorted(near, key=lambda ray: -ray.price)], 2.0 * fine)
         return best
 
     def begin(self, start: Array | None) -> None:
@@ -163,7 +161,7 @@ class _Search:
             if price < self.best:
                 self.best, self.d = price, d
         self.cuts, self.age = Cuts.none(len(self.d)), np.zeros(0)
-        self.best = self.look(self.d, _WIDE, math.inf, 1e-3 * self.unit, 0.1 * self.unit)
+        self.best = self.look(self.d, _WIDE, Bar(math.inf, 1e-3 * self.unit), 1e-3 * self.unit, 0.1 * self.unit)
         self.u = max(abs(self.best), SMALLEST)
 
     def run(self, start: Array | None, target: float | None) -> Optimum:
@@ -193,7 +191,7 @@ class _Search:
             promised = self.best - advice.model
             slope, enough = self.u * float(np.linalg.norm(advice.x)), self.tolerance * self.unit
             if promised < 0.2 * enough and slope < 2.0 * enough:
-                price = self.look(self.d, self.angles, math.inf, 0.02 * enough, 0.01 * self.unit)
+                price = self.look(self.d, self.angles, Bar(math.inf, 0.1 * enough), 0.02 * enough, 0.01 * self.unit)
                 if price <= self.best + 0.2 * enough:
                     self.best = max(self.best, price)
                     return "tolerance"
@@ -208,7 +206,9 @@ class _Search:
         self.prune()
         sufficient = self.best - 0.1 * promised
         limit = sufficient if self.rounds % 8 else math.inf
-        price = self.look(trial, self.angles, limit, 0.05 * promised, max(4.0 * promised, 0.01 * self.unit))
+        price = self.look(
+            trial, self.angles, Bar(limit, 0.1 * promised), 0.05 * promised, max(4.0 * promised, 0.01 * self.unit)
+        )
         gained = self.best - price
         if price <= sufficient:
             self.d, self.best, self.nulls = trial - trial.mean(), price, 0
@@ -233,23 +233,24 @@ class _Search:
         q = np.exp(2.0 * (self.d + np.log(self.balance)))
         a = conic.scaled(self.original, q)
         first = max(1e-6, 0.02 * self.tolerance) if stopped == "tolerance" else 1e-6
-        for raise_ in _RAISES:
+        for count, raise_ in enumerate(_RAISES):
             raised = self.family.relax(self.family.level(self.best), first * raise_)
             if conic.reaches(a, self.family, raised):
                 return raised
-            if raise_ == 9.0 and not self.gram:
+            if count in (0, 4) and (arcs := self.field.missed(self.d, self.family.cost(raised))):
                 before = self.best
-                self.best = max(before, self.look(self.d, _EVERYWHERE, None, 1e-8 * self.unit, 0.01 * self.unit))
-                if stopped == "tolerance" and self.best > before + 0.5 * self.tolerance * self.unit:
+                found = self.look(self.d, arcs, None, 0.1 * first * self.unit, 0.01 * self.unit)
+                self.best = max(before, found)
+                if stopped == "tolerance" and found > before + 0.5 * self.tolerance * self.unit:
                     return None
         return self.family.level(math.inf)
 
 
-def _apart(thetas: list[float]) -> list[float]:
+def _apart(thetas: list[float], distance: float) -> list[float]:
     """The first few angles that differ."""
     kept: list[float] = []
     for theta in thetas:
-        if all(abs(theta - other) > 2 * APART for other in kept) and len(kept) < 3:
+        if all(abs(theta - other) > distance for other in kept) and len(kept) < 4:
             kept.append(theta)
     return kept
 
