@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +20,19 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from certes.activations import DERIVATIVE_ERROR, Activation
-from certes.engines.ascent import search
+from certes.engines.ascent import ENOUGH, search
 from certes.engines.monitor import Monitor
 from certes.engines.slopes import LEAST, Linearisation, Mode, excess, isolated, leading_mode
 from certes.errors import CertesError
 from certes.proofs import InstabilityWitness
 from certes.simulation import replay
 from certes.systems import HopfieldNetwork, LureSystem, System
+from certes.verify.motion import MOST_STEPS, parting_step
 
 Array = NDArray[np.float64]
 
 #: How far two starts must part, relative to their first distance, for a witness to be given out; and what is aimed at.
 LEAST_PARTING, PARTING = 10.0, 100.0
-#: The longest replay, in steps; a network that needs longer to part is left undecided.
-LONGEST = 200_000
 #: Half the first distance of the two starts, seen by the nonlinearities (their scale is 1).
 _NUDGE = 1e-6
 #: Shares of the slope interval that the slopes stay away from ends a smooth activation reaches only at infinity.
@@ -64,18 +63,48 @@ def refute(
     if system.is_sparse:
         return None
     monitor = Monitor(seconds, stop)
-    problem = Linearisation.of(system)
+    mode = fastest(system, budget=budget, stop=lambda: monitor.over)
+    return None if mode is None else witness_at(system, mode, stop=stop)
+
+
+def fastest(
+    system: System,
+    *,
+    budget: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    enough: float = ENOUGH,
+    starts: Sequence[Array] = (),
+) -> Mode | None:
+    """The fastest growing mode that the search finds among the attained slopes, stable or not; None if it finds none.
+
+    Args: see :func:`certes.engines.ascent.search`.
+    """
     entry = system.slope.activation
     vertices = entry is not None and entry.attained == "ends"
+    problem = Linearisation.of(system)
     with np.errstate(all="ignore"):  # extreme weights overflow here; every result is checked to be finite
         try:
-            mode = search(problem, vertices=vertices, budget=budget, stop=lambda: monitor.over)
-            modes = () if mode is None else (mode, isolated(problem, mode))
-            candidates = itertools.chain.from_iterable(_equilibria(system, problem, m) for m in modes if m is not None)
-            for candidate in candidates:
-                if monitor.why == "cancelled":
+            return search(problem, vertices=vertices, budget=budget, stop=stop, enough=enough, starts=starts)
+        except (np.linalg.LinAlgError, ValueError):
+            return None
+
+
+def witness_at(system: System, mode: Mode, *, stop: Callable[[], bool] | None = None) -> InstabilityWitness | None:
+    """The witness that a mode beyond the stability border gives, or None.
+
+    Args:
+        system: the network, dense.
+        mode: slopes and growth, of this system.
+        stop: asked between two pieces of work; True: give up.
+    """
+    problem = Linearisation.of(system)
+    with np.errstate(all="ignore"):
+        try:
+            modes = (entry for entry in (mode, isolated(problem, mode)) if entry is not None)
+            for at in itertools.chain.from_iterable(_equilibria(system, problem, entry) for entry in modes):
+                if stop is not None and stop():
                     return None
-                if (witness := _witness(system, problem, candidate)) is not None:
+                if (witness := _witness(system, problem, at, stop)) is not None:
                     return witness
             return None
         except (np.linalg.LinAlgError, CertesError, FloatingPointError, ValueError):
@@ -185,9 +214,11 @@ def _rests(system: System, points: Array, x: Array, u: Array) -> bool:
     return float(np.abs(rest @ x + drive).max()) <= 1e-11 * size
 
 
-def _witness(system: System, problem: Linearisation, at: Equilibrium) -> InstabilityWitness | None:
+def _witness(
+    system: System, problem: Linearisation, at: Equilibrium, stop: Callable[[], bool] | None
+) -> InstabilityWitness | None:
     """The proof's numbers and the parting starts of one equilibrium."""
-    numbers = inertia_numbers(problem, at.mode, exact=system.slope.activation is None)
+    numbers = inertia_numbers(problem, at.mode, exact=system.slope.activation is None, stop=stop)
     if numbers is None:
         return None
     for nudge, parting in itertools.product((1.0, 1e-3, 1e2), (PARTING, PARTING**1.5, 1.5 * LEAST_PARTING)):
@@ -203,18 +234,18 @@ def _witness(system: System, problem: Linearisation, at: Equilibrium) -> Instabi
             start_other=at.state - step,
             horizon=horizon,
         )
-        if _effort(problem, at.mode, horizon) <= LONGEST:
-            ratio = replay(system, witness, samples=2).ratio
+        if _effort(problem, at.mode, horizon) <= MOST_STEPS:
+            ratio = replay(system, witness, samples=2, stop=stop).ratio
             if math.isfinite(ratio) and ratio >= LEAST_PARTING:
                 return witness
     return None
 
 
 def _effort(problem: Linearisation, mode: Mode, horizon: float) -> float:
-    """Steps that a replay takes: of the map, or of a Runge-Kutta method with step 0.05 / (1 + norm(J))."""
+    """Steps that the verifier's replay takes."""
     if not problem.continuous:
         return horizon
-    return horizon * 20.0 * (1.0 + float(np.linalg.norm(problem.jacobian(mode.slopes), 2)))
+    return horizon / parting_step(float(np.linalg.norm(problem.jacobian(mode.slopes), 2)))
 
 
 def _nudge(problem: Linearisation, at: Equilibrium, factor: float) -> Array:
@@ -245,7 +276,9 @@ class InertiaNumbers:
     margin: float
 
 
-def inertia_numbers(problem: Linearisation, mode: Mode, *, exact: bool = False) -> InertiaNumbers | None:
+def inertia_numbers(
+    problem: Linearisation, mode: Mode, *, exact: bool = False, stop: Callable[[], bool] | None = None
+) -> InertiaNumbers | None:
     """Numbers that prove an eigenvalue beyond the border: X symmetric, v, and a growth sigma.
 
     Continuous: K = J - sigma I, -(K^T X + X K) > 0; a map: K = J / sigma, X - K^T X K > 0; both: v^T X v < 0. X is the
@@ -256,6 +289,7 @@ def inertia_numbers(problem: Linearisation, mode: Mode, *, exact: bool = False) 
         problem: the network's linearisation.
         mode: slopes whose growth is beyond the border.
         exact: the slopes are exact (a bare slope interval), so X need not tolerate the error of phi'.
+        stop: asked between two pieces of work; True: give up.
 
     Returns:
         The numbers with the best margin, or None if none has a positive one.
@@ -269,6 +303,8 @@ def inertia_numbers(problem: Linearisation, mode: Mode, *, exact: bool = False) 
     best: InertiaNumbers | None = None
     values = np.linalg.eigvals(balanced)
     for growth in _growths(problem, values):
+        if stop is not None and stop():
+            return None
         found = _solve(problem.continuous, balanced, radius, growth)
         if found is not None and (best is None or found.margin > best.margin):
             best = found

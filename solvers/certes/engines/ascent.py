@@ -101,9 +101,10 @@ def _random_vertex(problem: Linearisation, random: np.random.Generator) -> Array
 
 def _child(problem: Linearisation, random: np.random.Generator, optima: list[Mode]) -> Array:
     """Each slope from one of two parents, then a few flipped; more if the parents hardly differ."""
-    first, second = (optima[k].slopes for k in random.choice(len(optima), 2, replace=False))
+    one, other = random.choice(len(optima), 2, replace=False)
+    first, second = optima[one].slopes, optima[other].slopes
     m = len(first)
-    child = np.where(random.random(m) < 0.5, first, second)
+    child: Array = np.where(random.random(m) < 0.5, first, second)
     few = int(random.integers(0, max(1, m // 20) + 1))
     count = max(m // 8, 2) if np.count_nonzero(first != second) < 4 else few
     flipped = random.choice(m, min(count, m), replace=False)

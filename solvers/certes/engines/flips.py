@@ -84,9 +84,8 @@ def _of_mode(
         (pair, np.stack(np.triu_indices(len(change), 1), axis=1)),
     ):
         growth = np.nan_to_num(problem.growths(values[j] + shift), nan=-np.inf, posinf=-np.inf)
-        count = min(_KEPT, len(growth))
-        best = np.argpartition(-growth, count - 1)[:count] if count else []
-        found += [Flip(tuple(int(i) for i in channels[k]), float(growth[k])) for k in best]
+        for k in np.argsort(-growth, kind="stable")[:_KEPT]:
+            found.append(Flip(tuple(int(i) for i in channels[k]), float(growth[k])))
     return found
 
 

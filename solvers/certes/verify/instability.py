@@ -25,7 +25,7 @@ from certes.proofs import InstabilityWitness
 from certes.systems import System
 from certes.verify.attained import attained, beyond, jacobian, negative, slope_box, unshifted
 from certes.verify.intervals import Box
-from certes.verify.motion import MOST_STEPS, NEAR, PART, Motion, longest_step
+from certes.verify.motion import MOST_STEPS, NEAR, PART, Motion, parting_step
 from certes.verify.question import definite_check, inputs, is_symmetric
 from certes.verify.report import Check, Report
 
@@ -108,7 +108,7 @@ def parting(evidence: Evidence) -> Check:
     if not 0 < horizon < np.inf:
         return Check("parting", False, "a positive horizon")
     norm = float(np.linalg.norm(evidence.jacobian.mid, 2))
-    step = min(longest_step(norm), horizon) if evidence.system.continuous else 1.0
+    step = min(parting_step(norm), horizon) if evidence.system.continuous else 1.0
     if not horizon / step <= MOST_STEPS:
         return Check("parting", False, f"at most {MOST_STEPS} steps of simulation")
     count = int(np.ceil(horizon / step))

@@ -66,5 +66,14 @@ class Motion:
 
 
 def longest_step(norm: float) -> float:
-    """The time step of a replay, for Jacobians of a norm."""
+    """The time step of a replay that stays close to its orbit, for Jacobians of a norm."""
     return 0.05 / (1.0 + norm)
+
+
+def parting_step(norm: float) -> float:
+    """The time step of a replay near an equilibrium, where only the growth of the distance counts.
+
+    The method multiplies a mode of frequency w by 1 - (w h)^6 / 144: less than 2e-6 is lost per step, and a distance
+    that grows tenfold within :data:`MOST_STEPS` steps gains 1e-5 and more.
+    """
+    return 0.25 / (1.0 + norm)
