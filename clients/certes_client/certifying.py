@@ -13,7 +13,7 @@ from certes.certificate.envelope import Envelope
 from certes.certify import certify
 from certes.conditions.base import Backend
 from certes.errors import InputError
-from certes.results import Result
+from certes.results import Result, scalars
 from certes.systems import System, UnsupportedCell
 from rich.text import Text
 
@@ -56,11 +56,14 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
             system,
             question.condition,
             question.rate,
+            step=question.system.step_choice,
             backend=cast(Backend, question.backend),
             seconds=question.seconds,
             progress=progress,
         )
         certificate = result.certificate
+        if certificate is not None and isinstance(system, System) and not system.discrete:
+            system = system.with_step(certificate.statement.predicate.system.step)  # with --step max: the one found
         if certificate is not None and private_key is not None:
             certificate = certificate.sign(private_key)
         path = None if certificate is None else _write(certificate, out)
@@ -95,7 +98,7 @@ def as_object(result: Result, certificate: Certificate | None, path: Path | None
     """The answer as ``--json`` prints it; Python names."""
     answer = result.to_json()
     if answer["witness"] is not None:  # its arrays are in the proof file
-        answer["witness"] = {name: answer["witness"][name] for name in ("growth", "horizon")}
+        answer["witness"] = scalars(answer["witness"])
     if certificate is None or path is None:
         return answer | {"certificate": None}
     proof = path.with_name(certificate.statement.predicate.proof.sha256 + PROOF_SUFFIX)
@@ -119,6 +122,7 @@ def _summary(
     elif result.witness is not None and isinstance(system, System):
         rows += words.witness_lines(result.witness, system)
     if result.verdict == "undecided":
+        rows += words.distance_lines(result)
         rows.append(("reason", words.reason_line(result.reason, result.detail, result.attempts)))
         rows += [("tried" if k == 0 else "", line) for k, line in enumerate(_tried(result))]
         lines = words.advice(result.reason, result.attempts, system, asked=question.rate != "best")

@@ -25,7 +25,8 @@ def certify(
     ] = None,
     slope: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Slopes, instead of an activation.")] = None,
     step: Annotated[
-        float | None, typer.Option(metavar="H", help="Euler step, in the unit of tau; none: continuous time.")
+        str | None,
+        typer.Option(metavar="H|max", help="Euler step, in the unit of tau; none: continuous time; max: the largest."),
     ] = None,
     tau: Annotated[
         str | None, typer.Option(metavar="T", help="Time constants: a number, numbers with commas, or a tensor.")

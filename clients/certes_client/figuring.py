@@ -10,7 +10,7 @@ from certes.certificate.document import Certificate
 from certes.certificate.statement import Statement
 from certes.errors import InputError
 from certes.figure.drawing import Theme, draw, require, suffix
-from certes.figure.picture import picture
+from certes.figure.pictures import picture
 from certes.systems import System
 from certes.weights import WeightFile, read_weights
 from rich.text import Text

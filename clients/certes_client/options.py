@@ -24,9 +24,14 @@ class SystemOptions:
     tensors: Mapping[str, str | None]
     activation: str | None
     slope: str | None
-    step: float | None
+    step: str | None
     tau: str | None
     discrete: bool
+
+    @property
+    def step_choice(self) -> Literal["given", "max"]:
+        """``max``: the largest step that can be certified is asked for."""
+        return "max" if self.step == "max" else "given"
 
     def read(self, path: Path) -> tuple[SystemSpec, WeightFile, System | UnsupportedCell]:
         """Read the file and make the system.
@@ -40,7 +45,8 @@ class SystemOptions:
         weights = read_weights(path)
         given: dict[str, Any] = {"form": self.form, "discrete": self.discrete, "activation": self.activation}
         given["tensors"] = {role: name for role, name in self.tensors.items() if name is not None}
-        given["step"] = self.step
+        if self.step is not None and self.step_choice == "given":
+            given["step"] = _number("--step", self.step, "a positive number, or max")
         if self.slope is not None:
             given["slope"] = _slope(self.slope, weights)
         if self.tau is not None:

@@ -9,7 +9,8 @@ from fractions import Fraction
 from typing import Any
 
 from certes.certificate.statement import Statement
-from certes.proofs import Claims, InstabilityWitness
+from certes.proofs import Claims, InstabilityWitness, SwitchingWitness
+from certes.results import Result
 from certes.simulation import input_in_range
 from certes.systems import System, UnsupportedCell
 
@@ -21,6 +22,8 @@ CONDITIONS: dict[str, str] = {
     "singular": "a largest singular value below one, in a scaled norm",
     "lure": "the Lur'e inequality: one metric serves every slope of the nonlinearity",
     "instability": "an equilibrium with an unstable mode",
+    "switching": "a periodic input with an unstable orbit",
+    "no-quadratic-metric": "slopes that no constant quadratic metric serves: no yes, and no no",
 }
 
 _ADVICE: dict[str, tuple[str, ...]] = {
@@ -35,7 +38,9 @@ _ADVICE: dict[str, tuple[str, ...]] = {
 }
 _REASONS: dict[str, str] = {
     "margin": "every condition that speaks of this network misses a proof",
+    "no_quadratic_metric": "it is proven that no constant quadratic metric serves all slopes; another norm may",
     "deadline": "the time limit came first",
+    "cancelled": "the search was cancelled",
     "too-large": "the network is beyond what the remaining conditions can do",
     "missing-extra": "the conditions that could decide this are not installed",
     "not-applicable": "the condition does not speak of such a network",
@@ -112,6 +117,8 @@ def claim_lines(claims: Claims) -> list[tuple[str, str]]:
     if claims.factor is not None:
         factor = claimed(claims.factor, up=True)
         lines.append(("factor", f"{factor}: each step multiplies the distance of any two states by at most this"))
+    if claims.bound is not None:
+        lines.append(("at best", bound_line(claims.bound.level, rate=claims.rate is not None)))
     if claims.gain is not None:
         gain = claimed(claims.gain, up=True)
         lines.append(("gain", f"{gain}: a change of the input by 1 moves the state by at most this, in the long run"))
@@ -133,8 +140,32 @@ def claim_lines(claims: Claims) -> list[tuple[str, str]]:
     return lines
 
 
-def witness_lines(witness: InstabilityWitness, system: System) -> list[tuple[str, str]]:
+def bound_line(level: float, *, rate: bool) -> str:
+    """What no certificate of the condition ``lure`` reaches."""
+    number = claimed(level, up=rate)
+    return f"no certificate of the condition lure {'exceeds' if rate else 'goes below'} {number} (proven)"
+
+
+def distance_lines(result: Result) -> list[tuple[str, str]]:
+    """How far the weights of an undecided network are from each side."""
+    lines: list[tuple[str, str]] = []
+    if result.rate_bound is not None or result.factor_bound is not None:
+        level = result.rate_bound if result.rate_bound is not None else result.factor_bound
+        assert level is not None
+        lines.append(("at best", bound_line(level, rate=result.rate_bound is not None)))
+    if result.certified_scale is not None:
+        scale = claimed(result.certified_scale, up=False)
+        lines.append(("distance", f"all recurrent weights times {scale}: certified"))
+    if result.refuted_scale is not None:
+        scale = claimed(result.refuted_scale, up=True)
+        lines.append(("distance" if not lines else "", f"all recurrent weights times {scale}: refuted"))
+    return lines
+
+
+def witness_lines(witness: InstabilityWitness | SwitchingWitness, system: System) -> list[tuple[str, str]]:
     """What refutes the network."""
+    if not isinstance(witness, InstabilityWitness):
+        return switching_lines(witness, system)
     if system.continuous:
         mode = f"a mode there grows at least like exp({claimed(witness.growth, up=False)} t)"
         when = f"after time {witness.horizon:g}"
@@ -153,6 +184,24 @@ def witness_lines(witness: InstabilityWitness, system: System) -> list[tuple[str
         ("unstable", f"{mode}, so {whom} contracts in no norm"),
         ("two starts", f"{apart:.2g} apart, under that input they have parted {when}"),
         *_producible(witness, system),
+    ]
+
+
+def switching_lines(witness: SwitchingWitness, system: System) -> list[tuple[str, str]]:
+    """What refutes the network, if it takes a changing input."""
+    modes = len(witness.durations)
+    period = float(witness.durations.sum()) + modes * witness.ramp
+    unit = "time" if system.continuous else "steps"
+    whom = "the network" if system.slope.activation is not None else "one network with such slopes"
+    apart = math.dist(witness.start.tolist(), witness.start_other.tolist())
+    return [
+        ("periodic input", f"{modes} modes, period {period:.4g} ({unit}), of size up to {witness.largest_input:.3g}"),
+        (
+            "unstable",
+            f"a mode of its periodic orbit grows by more than {claimed(witness.growth, up=False)} per period, so {whom} "
+            "contracts in no norm, constant or varying",
+        ),
+        ("two starts", f"{apart:.2g} apart, under that input they have parted after {witness.periods:.0f} periods"),
     ]
 
 

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from certes_service import documentation, problems
 from certes_service.intake import Body, as_file, as_flag, as_object, read_body, required, weights_from_json
 from certes_service.limits import BodyLimit
-from certes_service.schema import OPTION_NAMES, CertificateAnswer, Health, Options, VerificationAnswer
+from certes_service.schema import CertificateAnswer, Health, Options, VerificationAnswer, split
 from certes_service.settings import Settings
 from certes_service.store import Store, is_digest
 from certes_service.work import Desk, Question
@@ -100,8 +100,8 @@ def _verifications(app: FastAPI, desk: Desk) -> None:
 
 def _question(body: Body) -> Question:
     given = as_object(required(body, "spec", "the system as a JSON object"), "spec")
-    options = Options.parse({key: value for key, value in given.items() if key in OPTION_NAMES})
-    spec = SystemSpec.parse({key: value for key, value in given.items() if key not in OPTION_NAMES})
+    asked, described = split(given)
+    options, spec = Options.parse(asked), SystemSpec.parse(described)
     weights = _weights(body, needed=True)
     assert weights is not None
     return Question(spec, options, weights, body.names.get("weights", "weights.safetensors"))

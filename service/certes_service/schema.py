@@ -21,6 +21,7 @@ class Options(BaseModel):
         rate: ``best``, or the rate (continuous time) or factor (a map) to reach.
         backend: solver of the condition ``lure``.
         seconds: time limit of the solver; the service's own limit applies in any case.
+        step: ``"max"``: the largest Euler step that can be certified, instead of a step of the system.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -29,6 +30,7 @@ class Options(BaseModel):
     rate: Literal["best"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "best"
     backend: Backend = "auto"
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    step: Literal["given", "max"] = "given"
 
     @classmethod
     def parse(cls, given: dict[str, Any]) -> Options:
@@ -53,6 +55,9 @@ class Specification(SystemSpec):
     rate: Literal["best"] | float = Field("best", description="best, or the rate or factor to reach")
     backend: Backend = "auto"
     seconds: float | None = Field(None, gt=0, description="time limit of the solver")
+    step: Literal["max"] | float | None = Field(  # type: ignore[assignment]
+        None, description="Euler step in the unit of tau; null: continuous time; max: the largest that can be certified"
+    )
 
 
 class TensorData(BaseModel):
@@ -107,6 +112,10 @@ class CertificateAnswer(BaseModel):
     detail: str
     claims: dict[str, Any] | None
     attempts: list[Attempt]
+    rate_bound: float | None = Field(description="no certificate of the condition lure reaches this rate; verified")
+    factor_bound: float | None = Field(description="no certificate of the condition lure reaches this factor; verified")
+    certified_scale: float | None = Field(description="undecided: all weights times this are certified")
+    refuted_scale: float | None = Field(description="undecided: all weights times this are refuted")
     certificate: CertificateLink | None
     cached: bool
 
@@ -166,4 +175,10 @@ class Problem(BaseModel):
     limit: int | None = None
 
 
-OPTION_NAMES = frozenset(Options.model_fields)
+def split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A spec's entries, as (what is asked, the system); ``step`` is asked for if it is "max"."""
+    asked = {key: value for key, value in given.items() if key in Options.model_fields and key != "step"}
+    system = {key: value for key, value in given.items() if key not in asked}
+    if system.get("step") == "max":
+        asked["step"] = system.pop("step")
+    return asked, system

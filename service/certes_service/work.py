@@ -18,7 +18,7 @@ from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.certify import certify
 from certes.errors import InputError, TooLargeError
-from certes.results import Result
+from certes.results import Result, scalars
 from certes.spec import SystemSpec
 from certes.systems import System, UnsupportedCell
 from certes.verify.report import Report
@@ -162,7 +162,9 @@ class Desk:
         options = question.options
         limit = self.settings.solve_seconds
         seconds = limit if options.seconds is None else min(options.seconds, limit)
-        result = certify(system, options.condition, options.rate, backend=options.backend, seconds=seconds)
+        result = certify(
+            system, options.condition, options.rate, step=options.step, backend=options.backend, seconds=seconds
+        )
         answer = result_json(result)
         certificate = result.certificate
         if certificate is None:
@@ -229,7 +231,7 @@ def result_json(result: Result) -> dict[str, Any]:
     answer = result.to_json()
     del answer["certificate"]
     if answer["witness"] is not None:
-        answer["witness"] = {name: answer["witness"][name] for name in ("growth", "horizon")}
+        answer["witness"] = scalars(answer["witness"])
     return answer
 
 

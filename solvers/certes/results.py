@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from certes.proofs import Claims, InstabilityWitness, Verdict
+from certes.proofs import Claims, InstabilityWitness, SwitchingWitness, Verdict
 
 if TYPE_CHECKING:
     from certes.certificate.document import Certificate
@@ -16,7 +16,7 @@ Outcome = Literal["proven", "refused", "nothing"]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One condition (or the search for a witness, ``"instability"``) and what came of it.
+    """One condition, or search (``"instability"``, ``"switching"``, ``"no-quadratic-metric"``), and what came of it.
 
     Attributes:
         condition: its name.
@@ -25,7 +25,8 @@ class Attempt:
         rate: the rate that was proven, claimed or come close to (continuous time).
         factor: likewise for a map.
         reason: None if proven; else a stable code (``"margin"``, ``"not-applicable"``, ``"too-large"``,
-            ``"missing-extra"``, ``"deadline"``, ``"solver"``, ``"memory"``, ``"not-needed"``, ``"no-witness"``).
+            ``"missing-extra"``, ``"deadline"``, ``"cancelled"``, ``"solver"``, ``"memory"``, ``"not-needed"``,
+            ``"no-witness"``).
         detail: the reason in words.
         missing_margin: how much the refused block lacked, equilibrated; None where nothing was refused.
     """
@@ -48,11 +49,15 @@ class Result:
             ``undecided``.
         rate: proven contraction rate in 1/(unit of time), continuous time.
         factor: proven contraction factor per step, maps.
-        rate_bound, factor_bound: no condition can prove better than this; None where that is not known.
+        rate_bound, factor_bound: no certificate of the condition ``lure`` reaches this rate (factor), verified; None
+            where that is not known. It is no bound on how fast the network contracts.
+        certified_scale, refuted_scale: for an ``undecided``: with all weights times the first the network is certified,
+            with all weights times the second it is refuted; both verified. None where nothing was found.
         condition: the condition that proved it (``"instability"`` for a witness); None if undecided.
-        reason: None unless undecided; else a stable code, see :class:`Attempt`, or ``"unsupported_cell"``.
+        reason: None unless undecided; else a stable code, see :class:`Attempt`, or ``"unsupported_cell"``, or
+            ``"no_quadratic_metric"`` (it is proven that no constant quadratic metric serves all slopes).
         detail: the cause in words, and what to try.
-        certificate: None if undecided.
+        certificate: None if undecided, unless the reason is ``"no_quadratic_metric"``, which has one.
         witness: the witness if not contracting.
         claims: everything that is claimed if contracting.
         attempts: what was tried, in order.
@@ -64,11 +69,13 @@ class Result:
     factor: float | None = None
     rate_bound: float | None = None
     factor_bound: float | None = None
+    certified_scale: float | None = None
+    refuted_scale: float | None = None
     condition: str | None = None
     reason: str | None = None
     detail: str = ""
     certificate: Certificate | None = None
-    witness: InstabilityWitness | None = None
+    witness: InstabilityWitness | SwitchingWitness | None = None
     claims: Claims | None = None
     attempts: tuple[Attempt, ...] = ()
     also: tuple[str, ...] = ()
@@ -81,6 +88,8 @@ class Result:
             "factor": self.factor,
             "rate_bound": self.rate_bound,
             "factor_bound": self.factor_bound,
+            "certified_scale": self.certified_scale,
+            "refuted_scale": self.refuted_scale,
             "condition": self.condition,
             "reason": self.reason,
             "detail": self.detail,
@@ -107,9 +116,19 @@ def _claims_json(claims: Claims) -> dict[str, Any]:
     }
 
 
-def _witness_json(witness: InstabilityWitness) -> dict[str, Any]:
+def _witness_json(witness: InstabilityWitness | SwitchingWitness) -> dict[str, Any]:
+    if isinstance(witness, SwitchingWitness):
+        arrays = {name: getattr(witness, name).tolist() for name in ("slopes", "points", "start", "start_other")}
+        scalars = ("growth", "ramp", "largest_input", "periods")
+        numbers = {name: getattr(witness, name) for name in scalars}
+        return numbers | {"durations": witness.durations.tolist()} | arrays
     vectors = {name: getattr(witness, name).tolist() for name in ("slopes", "input", "start", "start_other")}
     return {"growth": witness.growth, "horizon": witness.horizon, **vectors}
+
+
+def scalars(witness: dict[str, Any]) -> dict[str, Any]:
+    """A witness of :meth:`Result.to_json` without its arrays (the proof file has them)."""
+    return {name: value for name, value in witness.items() if not isinstance(value, list)}
 
 
 def _finite(value: Any) -> Any:

@@ -32,8 +32,8 @@ Array = NDArray[np.float64]
 
 #: Relative tolerance of the level, by the number of states up to which it is asked for.
 _TOLERANCES = ((30, 1e-7), (250, 1e-4), (10**9, 3e-4))
-#: Relative distance from the optimum within which the dual bound is looked for.
-_GAP = 1e-3
+#: Relative distance from the optimum within which the dual bound is looked for, likewise.
+_GAPS = ((30, 1e-5), (10**9, 1e-3))
 
 
 class Lure:
@@ -63,7 +63,11 @@ class Lure:
 
 def tolerance(size: int) -> float:
     """The relative tolerance at which a network of this size is optimised."""
-    return next(value for limit, value in _TOLERANCES if size <= limit)
+    return _by_size(_TOLERANCES, size)
+
+
+def _by_size(table: tuple[tuple[int, float], ...], size: int) -> float:
+    return next(value for limit, value in table if size <= limit)
 
 
 def _uniform(leak: UniformLeak, goal: Goal) -> Decision:
@@ -79,7 +83,8 @@ def _uniform(leak: UniformLeak, goal: Goal) -> Decision:
         if candidates:
             return candidates
     bound = None
-    if (dual := duality.prove(leak.weights, leak.family, q, found.level, gap=_GAP, monitor=monitor)) is not None:
+    gap = _by_size(_GAPS, leak.system.size)
+    if (dual := duality.prove(leak.weights, leak.family, q, found.level, gap=gap, monitor=monitor)) is not None:
         q, bound = dual.q, leak.bound(dual)
         best = leak.number(dual.best)
     candidates = uniform_candidates(leak, q, best, goal.target, bound)

@@ -26,7 +26,7 @@ from certes.verify.reduction import midpoint
 Array = NDArray[np.float64]
 
 #: By how much candidates fall behind the best level, relative; each gives the verifier more margin.
-BACK_OFFS = (1e-6, 1e-5, 1e-4, 1e-3)
+BACK_OFFS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 
 
 def reduced(system: System) -> sdp.Inequality:
