@@ -193,7 +193,6 @@ FALSE = [
     ("lure-bound", (*SYSTEM, "activation"), "sigmoid", "false-claim"),  # narrower slopes: better rates are possible
     ("lure-map-bound", (*CLAIMS, "factor_bound"), 0.5525, "false-claim"),  # the truth is 0.55249...
     ("lure-map-bound", (*CLAIMS, "factor_bound"), 0.95, "false-claim"),
-    ("lure-map-bound", (*CLAIMS, "factor_bound"), -0.5, "false-claim"),
     ("lure-map-bound", (*CLAIMS, "rate_bound"), 0.9, "false-claim"),
     ("lure-map-bound", (*SYSTEM, "step"), 0.75, "false-claim"),
     ("lure-general-bound", (*CLAIMS, "rate_bound"), 0.9, "false-claim"),

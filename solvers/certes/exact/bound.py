@@ -157,10 +157,7 @@ _STEPS: dict[type, Callable[[System, float, Any], list[Step]]] = {
 
 def steps(system: System, bound: LevelBound) -> list[Step]:
     """All obligations of a bound in their order; beyond the leak there are none about the columns but their shapes."""
-    first: list[Step] = [
-        ("bound-numbers", lambda: _finite(bound), "every number is finite"),
-        ("bound-level", lambda: system.continuous or bound.level > 0, "a rate, or a factor > 0"),
-    ]
+    first: Step = ("bound-numbers", lambda: _finite(bound), "every number is finite")
     find = _STEPS.get(type(bound.proof))
     if find is None or system.is_sparse:
         return [("bound-kind", lambda: False, "dense weights, and a bound of kind conic, norm or lure")]
@@ -169,4 +166,4 @@ def steps(system: System, bound: LevelBound) -> list[Step]:
     def unless_leak(ask: Callable[[], Answer]) -> Callable[[], Answer]:
         return lambda: outpaces_leak(system, bound.level) or ask()
 
-    return [*first, shapes, *((name, unless_leak(ask), detail) for name, ask, detail in rest)]
+    return [first, shapes, *((name, unless_leak(ask), detail) for name, ask, detail in rest)]

@@ -1,9 +1,8 @@
 """When do columns show that no certificate of the condition ``lure`` reaches a level? The numbered obligations.
 
-    1. level      any finite rate (differential equation), a factor > 0 (map)
-    2. shapes     the numbers fit the system, the system is one this kind of bound speaks of, some column is not zero
-    3. points     conic: |u_k| <= 1, exactly
-    4. columns    conic, norm: one inequality for every neuron i (below)
+    1. shapes     the numbers fit the system, the system is one this kind of bound speaks of, some column is not zero
+    2. points     conic: |u_k| <= 1, exactly
+    3. columns    conic, norm: one inequality for every neuron i (below)
        states     lure: S > 0, by one Cholesky
        channels   lure: one inequality for every nonlinearity i
 
@@ -48,11 +47,6 @@ from certes.verify.report import Check, Report
 
 Mask = NDArray[np.bool_]
 Obligation = Callable[[System, float, Any], Check]
-
-
-def level(system: System, value: float) -> Check:
-    """A rate may be any finite number (that of ``inputs``); a factor is positive."""
-    return Check("bound-level", system.continuous or value > 0, f"level {value!r}: a rate, or a factor > 0")
 
 
 def _leaks(system: System) -> list[Fraction]:
@@ -193,11 +187,10 @@ def lure_channels(system: System, value: float, proof: LureBound) -> Check:
     return _every_row("bound-channels", terms, _occupied(V), "sum (G C x)_i v_i - v_i^2 >= 0 for every i")
 
 
-SHAPES: dict[type[ArrayProof], Obligation] = {ConicBound: conic_shapes, NormBound: norm_shapes, LureBound: lure_shapes}
 OBLIGATIONS: dict[type[ArrayProof], tuple[Obligation, ...]] = {
-    ConicBound: (conic_points, conic_columns),
-    NormBound: (norm_columns,),
-    LureBound: (lure_states, lure_channels),
+    ConicBound: (conic_shapes, conic_points, conic_columns),
+    NormBound: (norm_shapes, norm_columns),
+    LureBound: (lure_shapes, lure_states, lure_channels),
 }
 
 
@@ -222,18 +215,19 @@ def verify_bound(system: System, bound: LevelBound) -> Report:
         checks.append(failed)
     else:
         with np.errstate(all="ignore"):  # overflow ends in inf or NaN, and those fail every comparison
-            checks.extend((level(system, value), SHAPES[type(proof)](system, value, proof)))
-            if all(check.held for check in checks) and beyond_leak(system, value):
+            shapes, *rest = OBLIGATIONS[type(proof)]
+            checks.append(shapes(system, value, proof))
+            if checks[-1].held and beyond_leak(system, value):
                 checks.append(Check("bound-leak", True, "beyond the leak, which nothing outpaces"))
-            elif all(check.held for check in checks):
-                for obligation in OBLIGATIONS[type(proof)]:
+                rest = []
+            for obligation in rest:
+                if checks[-1].held:
                     checks.append(obligation(system, value, proof))
-                    if not checks[-1].held:
-                        break
-    lost = next((check for check in checks if not check.held), None)
-    if lost is None:
+    if checks[-1].held:
         return Report("undecided", tuple(checks))
-    return Report("undecided", tuple(checks), "obligation-failed", f"{lost.name}: not proven: {lost.detail}")
+    return Report(
+        "undecided", tuple(checks), "obligation-failed", f"{checks[-1].name}: not proven: {checks[-1].detail}"
+    )
 
 
 def _arrays(proof: ArrayProof) -> tuple[Array, ...]:
