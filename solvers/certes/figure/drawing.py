@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certes.errors import InputError, MissingExtraError
-from certes.figure.picture import FieldPicture, FrequencyPicture, Picture, SpectrumPicture
+from certes.figure.pictures import FieldPicture, FrequencyPicture, Picture, SpectrumPicture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,14 +133,16 @@ def render(picture: Picture, kind: Literal["svg", "png"], theme: Theme = "light"
         matplotlib.rcdefaults()
         ink = {"text.color": palette.ink, "axes.labelcolor": palette.ink, "axes.edgecolor": palette.ink}
         ink |= {"xtick.color": palette.ink, "ytick.color": palette.ink}
-        matplotlib.rcParams.update({**_STYLE, **ink})
+        parameters: Any = matplotlib.rcParams
+        parameters.update({**_STYLE, **ink})
         figure = _compose(picture, palette)
         if kind == "svg":
             about = {"Creator": "certes", "Date": None, "Description": picture.caption}
-            FigureCanvasSVG(figure).print_svg(stream, metadata=about)
+            vector: Any = FigureCanvasSVG(figure)
+            vector.print_svg(stream, metadata=about)
         else:
-            figure.set_dpi(DPI)
-            FigureCanvasAgg(figure).print_png(stream, metadata={"Software": "certes", "Description": picture.caption})
+            raster: Any = FigureCanvasAgg(figure)
+            raster.print_png(stream, metadata={"Software": "certes", "Description": picture.caption})
     return stream.getvalue()
 
 
@@ -332,7 +334,7 @@ def _draw_spectrum(picture: SpectrumPicture, palette: _Palette) -> Figure:
             label="eigenvalues, steepest slopes",
             zorder=3,
         )
-    _dots(axes, picture.eigenvalues, "eigenvalues at the equilibrium", palette)
+    _dots(axes, picture.eigenvalues, f"eigenvalues {picture.place}", palette)
     _legend(figure, axes, 2)
     return figure
 
@@ -350,7 +352,7 @@ def _draw_frequency(picture: FrequencyPicture, palette: _Palette) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(r"$\omega$ (radians per unit of time)", labelpad=2)
     else:
-        axes.xaxis.set_major_locator(FixedLocator(np.pi * np.arange(5) / 4))
+        axes.xaxis.set_major_locator(FixedLocator([np.pi * k / 4 for k in range(5)]))
         axes.xaxis.set_major_formatter(FixedFormatter(["0", r"$\pi/4$", r"$\pi/2$", r"$3\pi/4$", r"$\pi$"]))
         axes.set_xlabel(r"$\omega$ (radians per step)", labelpad=2)
     axes.set_ylabel(r"$\lambda_{\max}$", labelpad=2)

@@ -31,8 +31,6 @@ LANCZOS = 200
 TOUCH = 0.998
 #: By how much the share of the way drops between two lines that count as different.
 _APART = 1e-4
-#: Eigenvalues this close to the top one, relative, span a flat part of the boundary.
-_FLAT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -68,14 +66,6 @@ class Conic:
         root = np.sqrt(np.maximum(1.0 - (self.eccentricity * sine) ** 2, 0.0))
         return np.maximum(self.eccentricity * cosine + root, 0.0)
 
-    def touching(self, normal: float) -> complex:
-        """The point where the supporting line of normal e^(i phi) touches, for a line that is not at infinity."""
-        # Re(h z) <= p for every h = e + e^(i theta); the line of that normal is the one with arg h = -phi
-        h = complex(self.slant(np.array(normal))) * np.exp(-1j * normal)
-        theta = float(np.angle(h - self.eccentricity))
-        radius = self.parameter / (1.0 + self.eccentricity * math.cos(theta))
-        return complex(radius * np.exp(-1j * theta))
-
     def boundary(self, reach: float, count: int = 721) -> Points:
         """The curve, from below to above, as far as abs z <= ``reach``; a whole ellipse is closed. Shape (count,)."""
         if self.parameter <= 0.0:  # rate 1 / tau: the parabola has folded up
@@ -92,8 +82,10 @@ class Conic:
 class Contact:
     """A point of F(A) on the conic, and the supporting line that both share there.
 
+    A conic is strictly convex, so that a flat part of F(A) inside touches it in one of its ends at most.
+
     Attributes:
-        point: z, shape ().
+        point: z.
         normal: phi; the line is Re(e^(-i phi) (w - z)) = 0.
     """
 
@@ -133,9 +125,9 @@ def _separate(share: Array) -> list[int]:
 
 
 def _centre(share: Array, group: list[int]) -> int:
-    heights = share[group]
-    high = np.flatnonzero(heights > heights.max() - 1e-3 * _APART)
-    return (group[high[0]] + group[high[-1]]) // 2
+    top = max(float(share[k]) for k in group)
+    high = [k for k in group if share[k] > top - 1e-3 * _APART]
+    return (high[0] + high[-1]) // 2
 
 
 class FieldOfValues:
@@ -159,10 +151,6 @@ class FieldOfValues:
         found = [self._touch(float(normal)) for normal in normals]
         return Outline(normals, np.array([value for value, _ in found]), np.array([point for _, point in found]))
 
-    def support(self, normal: float) -> float:
-        """lambda_max(Re(e^(-i phi) A)): the distance of a supporting line from 0."""
-        return float(self._top(normal, 1)[0][-1])
-
     def contacts(self, conic: Conic, outline: Outline) -> tuple[Contact, ...]:
         """Where F(A) touches a conic around it: separate lines of locally greatest distance over the conic's.
 
@@ -182,46 +170,37 @@ class FieldOfValues:
         spacing = float(outline.normals[1])
         found = []
         for k in sorted(k for k in centres if k <= last):
-            normal = float(outline.normals[k])
+            normal, point = float(outline.normals[k]), complex(outline.points[k].real)  # at 0 and pi, by symmetry
             if 0 < k < last:
                 normal = self._sharpest(conic, normal - spacing, normal + spacing)
-            found.append(Contact(self._nearest(normal, conic.touching(normal)), normal))
+                point = self._touch(normal)[1]
+            found.append(Contact(point, normal))
         return tuple(found)
 
     def _sharpest(self, conic: Conic, low: float, high: float) -> float:
         """The normal between two others at which the line comes closest to the conic's."""
 
         def spare(normal: float) -> float:
-            return -float(conic.slant(np.array(normal))) * self.support(normal)
+            return -float(conic.slant(np.array(normal))) * self._touch(normal)[0]
 
         return float(minimize_scalar(spare, bounds=(low, high), method="bounded", options={"xatol": 1e-5}).x)
 
-    def _nearest(self, normal: float, target: complex) -> complex:
-        """The point of the (nearly) flat part of F(A) with a given normal that is nearest to a target on its line."""
-        values, vectors = self._top(normal, min(len(self.matrix), 6))
-        scale = max(float(np.abs(values).max()), np.finfo(float).tiny)
-        flat = vectors[:, values >= values[-1] - _FLAT * scale]
-        turned = np.exp(-1j * normal) * (flat.conj().T @ self.matrix @ flat)
-        along = np.linalg.eigvalsh((turned - turned.conj().T) / 2j)
-        sideways = (np.exp(-1j * normal) * target).imag
-        return complex(np.exp(1j * normal) * (values[-1] + 1j * float(np.clip(sideways, along[0], along[-1]))))
-
     def _touch(self, normal: float) -> tuple[float, complex]:
-        values, vectors = self._top(normal, 1)
-        vector = vectors[:, -1]
-        return float(values[-1]), complex(np.vdot(vector, self.matrix @ vector))
+        """Distance of a supporting line from 0, and the point where it touches."""
+        value, vector = self._top(math.cos(normal), math.sin(normal))
+        return value, complex(np.vdot(vector, self.matrix @ vector))
 
-    def _top(self, normal: float, count: int) -> tuple[Array, Points]:
-        """The largest eigenvalues of Re(e^(-i phi) A), ascending, with orthonormal eigenvectors."""
-        size, cosine, sine = len(self.matrix), math.cos(normal), math.sin(normal)
+    def _top(self, cosine: float, sine: float) -> tuple[float, Points]:
+        """The largest eigenvalue of Re(e^(-i phi) A), and a unit eigenvector."""
+        size = len(self.matrix)
         if size > LANCZOS:
             with contextlib.suppress(scipy.sparse.linalg.ArpackError):  # zero, or too many equal eigenvalues
-                return self._lanczos(cosine, sine, count)
+                return self._lanczos(cosine, sine)
         hermitian = cosine * self._symmetric - 1j * sine * self._skew
-        values, vectors = scipy.linalg.eigh(hermitian, subset_by_index=(size - count, size - 1))
-        return values, vectors
+        values, vectors = scipy.linalg.eigh(hermitian, subset_by_index=(size - 1, size - 1))
+        return float(values[0]), np.asarray(vectors[:, 0], dtype=np.complex128)
 
-    def _lanczos(self, cosine: float, sine: float, count: int) -> tuple[Array, Points]:
+    def _lanczos(self, cosine: float, sine: float) -> tuple[float, Points]:
         size = len(self.matrix)
 
         def product(vector: Points) -> Points:
@@ -230,7 +209,6 @@ class FieldOfValues:
             return np.asarray(even[:, 0] + odd[:, 1] + 1j * (even[:, 1] - odd[:, 0]))
 
         operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=product, dtype=np.complex128)
-        values, vectors = scipy.sparse.linalg.eigsh(operator, k=count, which="LA", v0=self._start, ncv=24, tol=1e-7)
-        order = np.argsort(values)
-        self._start = vectors[:, order[-1]] + 1e-3 / math.sqrt(size)  # not blind to the other eigenvectors
-        return values[order], vectors[:, order]
+        values, vectors = scipy.sparse.linalg.eigsh(operator, k=1, which="LA", v0=self._start, ncv=24, tol=1e-7)
+        self._start = vectors[:, 0] + 1e-3 / math.sqrt(size)  # not blind to the other eigenvectors
+        return float(values[0]), np.asarray(vectors[:, 0])

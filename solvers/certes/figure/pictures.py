@@ -6,8 +6,8 @@ A verified certificate has one of three pictures:
   uniform leak and slopes in [0, g] or [-g, g], and for every weighted spectral norm;
 * :class:`FrequencyPicture`: for the other proofs of the Lur'e inequality, which have no such conic, the inequality
   over the frequencies: lambda_max(Re(Q^1/2 G Q^-1/2)) < 1 (frequency theorem of Kalman, Yakubovich and Popov);
-* :class:`SpectrumPicture`: for a witness of instability, the eigenvalues of the Jacobian against the border of
-  stability.
+* :class:`SpectrumPicture`: for a witness of divergence, the eigenvalues of the linearisation at its equilibrium, or
+  over one period of its input, against the border of stability.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
+from numpy.linalg import matrix_power
 from numpy.typing import NDArray
 
+from certes.engines.response import Response
+from certes.engines.sdp import Inequality
 from certes.errors import InputError
 from certes.figure.frequency import margin_curve
 from certes.figure.geometry import TOUCH, Conic, Contact, FieldOfValues, Outline
@@ -28,6 +32,7 @@ from certes.proofs import (
     LureProof,
     ProductProof,
     SingularProof,
+    SwitchingWitness,
     SymmetricProof,
 )
 from certes.systems import System
@@ -86,20 +91,20 @@ class FrequencyPicture:
 
 @dataclass(frozen=True, eq=False)
 class SpectrumPicture:
-    """Eigenvalues of the Jacobian at the witness's equilibrium, against the border of stability.
+    """Eigenvalues at the orbit of a witness, against the border of stability.
 
     Attributes:
-        eigenvalues: of J(D), D the slopes of the witness, shape (n,).
+        eigenvalues: of the Jacobian J(D) at the equilibrium, or of the derivative of the map over one period; (n,).
         steepest: of J with every slope at its upper end, shape (n,); none if the witness's slopes are those.
         continuous: the border is the imaginary axis (True) or the unit circle (False).
-        growth: an eigenvalue with real part (a map: modulus) beyond this is proven.
+        place: where the eigenvalues are those of the linearisation, in two or three words.
         caption: the figure's caption.
     """
 
     eigenvalues: Points
     steepest: Points
     continuous: bool
-    growth: float
+    place: str
     caption: str
 
 
@@ -123,6 +128,8 @@ def picture(system: System, proof: ArrayProof, claims: Claims) -> Picture:
         raise _no_picture("sparse weights", "dense weights")
     if isinstance(proof, InstabilityWitness):
         return _spectrum(system, proof)
+    if isinstance(proof, SwitchingWitness):
+        return _switching(system, proof)
     if isinstance(proof, SingularProof):
         conic = Conic(proof.norm, 0.0)
         return _field(system, claims, conic, _scaled(system, np.log2(proof.q)), "the scaling of the proof", norm=True)
@@ -223,7 +230,7 @@ def _field(system: System, claims: Claims, conic: Conic, scaled: _Scaled, origin
         raise _no_picture("a scaling whose field of values leaves the conic", "a proof by multipliers (condition lure)")
     contacts = field.contacts(conic, outline)
     length = float(np.linalg.norm(scaled.matrix, 2)) if norm else None
-    eigenvalues = np.linalg.eigvals(scaled.plain).astype(np.complex128)
+    eigenvalues = _eigenvalues(scaled.plain)
     level = _level(claims)
     caption = _field_caption(system, claims, conic, scaled, origin, level, length)
     if not norm:
@@ -301,29 +308,24 @@ def _frequency(system: System, proof: LureProof, claims: Claims) -> FrequencyPic
     A, B, C, gap = midpoint(system)
     if proof.dual:
         A, B, C = A.T, C.T, B.T
-    continuous = claims.rate is not None
-    number = claims.rate if claims.rate is not None else claims.factor
-    if number is None:
+    if claims.rate is None and claims.factor is None:
         raise _no_picture("a certificate without rate and factor", "a certified rate or factor")
-    root = np.sqrt(proof.multipliers)
-    frequencies, values = margin_curve(A, B / root, (root * gap)[:, None] * C, number, continuous=continuous)
+    strength = claims.rate if claims.rate is not None else -(claims.factor or 0.0)
+    response = Response(Inequality(A, B, C, gap, system.continuous))
+    frequencies, values = margin_curve(response, proof.multipliers, strength)
     level = _level(claims)
-    place = "i w - c" if continuous else "rho exp(i w)"
+    place = "i w - c" if system.continuous else "rho exp(i w)"
     caption = (
         f"The certified {level} of a {_network(system)} over the frequency w: lambda_max(Re(Q^1/2 G Q^-1/2)) < 1 for "
         f"the transfer function G of the channels at s = {place}, slopes included, Q the certificate's multipliers."
     ) + _bound_words(claims)
-    return FrequencyPicture(frequencies, values, continuous, level, caption)
+    return FrequencyPicture(frequencies, values, system.continuous, level, caption)
 
 
 def _spectrum(system: System, witness: InstabilityWitness) -> SpectrumPicture:
-    A, B, C, gap = midpoint(system)  # shifted: slopes in [0, gap]
-
-    def spectrum(slopes: Array) -> Points:
-        return np.linalg.eigvals(A + (B * slopes) @ C).astype(np.complex128)
-
+    slopes, upper = witness.slopes, system.slope.upper
     border, size = ("imaginary axis", "real part") if system.continuous else ("unit circle", "modulus")
-    steep = bool((np.abs(witness.slopes - system.slope.upper) <= 1e-3 * system.slope.bound).all())
+    steep = bool((np.abs(slopes - upper) <= 1e-3 * system.slope.bound).all())
     where = "where every slope is at its upper end " if steep else ""
     caption = (
         f"Eigenvalues of the Jacobian of a {_network(system)} at an equilibrium {where}(dots) against the {border}: "
@@ -331,6 +333,32 @@ def _spectrum(system: System, witness: InstabilityWitness) -> SpectrumPicture:
     )
     steepest = np.zeros(0, dtype=np.complex128)
     if not steep:
-        caption, steepest = f"{caption} Rings: the eigenvalues with every slope at its upper end.", spectrum(gap)
-    eigenvalues = spectrum(witness.slopes - system.slope.lower)
-    return SpectrumPicture(eigenvalues, steepest, system.continuous, witness.growth, caption)
+        caption += " Rings: the eigenvalues with every slope at its upper end."
+        steepest = _eigenvalues(_jacobian(system, upper))
+    found = _eigenvalues(_jacobian(system, slopes))
+    return SpectrumPicture(found, steepest, system.continuous, "at the equilibrium", caption)
+
+
+def _switching(system: System, witness: SwitchingWitness) -> SpectrumPicture:
+    product = np.eye(system.size)
+    for slopes, duration in zip(witness.slopes, witness.durations, strict=True):
+        jacobian = _jacobian(system, slopes)
+        flow = scipy.linalg.expm(jacobian * duration) if system.continuous else matrix_power(jacobian, int(duration))
+        product = flow @ product
+    unit = "time" if system.continuous else "steps"
+    caption = (
+        f"Eigenvalues of the derivative of a {_network(system)} over one period of a periodic input "
+        f"({len(witness.durations)} modes, {unit} {witness.durations.sum():.4g}) against the unit circle: one has a "
+        f"modulus above {_rounded(witness.growth, up=False)} (proven), so the network contracts in no norm."
+    )
+    return SpectrumPicture(_eigenvalues(product), np.zeros(0, np.complex128), False, "over one period", caption)
+
+
+def _jacobian(system: System, slopes: Array) -> Array:
+    """J(D) in float64, shape (n, n)."""
+    A, B, C, _ = midpoint(system)  # with the lower ends of the slopes inside A
+    return np.asarray(A + (B * (slopes - system.slope.lower)) @ C)
+
+
+def _eigenvalues(matrix: Array) -> Points:
+    return np.linalg.eigvals(matrix).astype(np.complex128)
