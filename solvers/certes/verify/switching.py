@@ -25,9 +25,9 @@ the linearisation (phi is Lipschitz). Over the ramp abs(J(D)) <= N entry by entr
 the linearisation is the identity up to exp(N ramp) - I, entry by entry: that is R_k. In the other forms R_k = I.
 
 M is the derivative of the map over one period at the periodic orbit. If all its eigenvalues had modulus < sigma, 4
-would force X > 0, against 5, and 4 leaves none of modulus sigma. So M has an eigenvalue of modulus > sigma >= 1, and the
-derivatives of the flow along that orbit grow without bound, under one bounded periodic input. In a norm, constant or
-varying with state and time, that is bounded above and below and in which trajectories under equal inputs do not part,
+would force X > 0, against 5, and 4 leaves none of modulus sigma. So M has an eigenvalue of modulus > sigma >= 1, and
+the derivatives of the flow along that orbit grow without bound, under one bounded periodic input. In a norm, constant
+or varying with state and time, that is bounded above and below and in which trajectories under equal inputs do not part,
 they would stay bounded. So the network contracts in none. This speaks of networks whose input may be that input; a
 network whose inputs are known to be smaller is not refuted.
 
@@ -46,11 +46,10 @@ from numpy.typing import NDArray
 from certes.proofs import SwitchingWitness
 from certes.systems import System
 from certes.verify.attained import attained, beyond, jacobian, negative, slope_box, unshifted
-from certes.verify.contraction import inputs
 from certes.verify.exponential import exponential, power
 from certes.verify.intervals import Box
 from certes.verify.motion import MOST_STEPS, NEAR, PART, Motion, longest_step
-from certes.verify.question import definite_check, leak_bounds
+from certes.verify.question import definite_check, inputs, leak_bounds
 from certes.verify.reduction import NormalForm, dense
 from certes.verify.report import Check, Report
 
