@@ -17,9 +17,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.conditions.lure import tolerance
 from certes.conditions.reference import reduced
-from certes.conditions.uniform import UniformLeak, lure_proof
+from certes.conditions.uniform import UniformLeak, lure_proof, tolerance
 from certes.engines import conic, frequency, scaling
 from certes.engines.monitor import Monitor
 from certes.proofs import LureProof, StepClaim

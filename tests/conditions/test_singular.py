@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from certes.conditions import Goal, NothingFound, by_name
-from certes.conditions.singular import norm_at, scaling
+from certes.conditions.singular import multipliers, norm_at
 from certes.systems import HopfieldNetwork, RateNetwork
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,7 +56,7 @@ def test_the_scaling_is_a_minimum(n):
     from scipy.optimize import linprog
 
     matrix = np.random.default_rng(n).standard_normal((n, n))
-    q = scaling(matrix)
+    q = multipliers(matrix)
     root = np.sqrt(q)
     left, values, right = np.linalg.svd(root[:, None] * matrix / root[None, :])
     top = values > values[0] * (1 - 5e-3)
@@ -76,7 +76,7 @@ def test_the_scaling_is_optimal_by_an_independent_solver(n):
     """q with gamma^2 Q - A^T Q A > 0, by cvxpy, exists just above our norm and not much below it."""
     cvxpy = pytest.importorskip("cvxpy")
     matrix = np.random.default_rng(n).standard_normal((n, n))
-    norm = norm_at(matrix, scaling(matrix))
+    norm = norm_at(matrix, multipliers(matrix))
 
     def feasible(level: float) -> bool:
         q, slack = cvxpy.Variable(n), cvxpy.Variable()

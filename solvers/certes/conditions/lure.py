@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from certes.conditions import reference
 from certes.conditions.base import Candidate, Decision, Goal, NothingFound, Why, claim
 from certes.conditions.reference import BACK_OFFS, is_claim, reduced, uniform_candidates
-from certes.conditions.uniform import UniformLeak, lure_proof
+from certes.conditions.uniform import UniformLeak, by_size, lure_proof, tolerance
 from certes.engines import duality, frequency, scaling
 from certes.engines.monitor import Monitor
 from certes.proofs import LevelBound, LureBound
@@ -30,9 +30,7 @@ from certes.systems import System
 
 Array = NDArray[np.float64]
 
-#: Relative tolerance of the level, by the number of states up to which it is asked for.
-_TOLERANCES = ((30, 1e-7), (250, 1e-4), (10**9, 3e-4))
-#: Relative distance from the optimum within which the dual bound is looked for, likewise.
+#: Relative distance from the optimum within which the dual bound is looked for, by the number of states up to which.
 _GAPS = ((30, 1e-5), (10**9, 1e-3))
 
 
@@ -61,15 +59,6 @@ class Lure:
         return _general(system, goal) if leak is None else _uniform(leak, goal)
 
 
-def tolerance(size: int) -> float:
-    """The relative tolerance at which a network of this size is optimised."""
-    return _by_size(_TOLERANCES, size)
-
-
-def _by_size(table: tuple[tuple[int, float], ...], size: int) -> float:
-    return next(value for limit, value in table if size <= limit)
-
-
 def _uniform(leak: UniformLeak, goal: Goal) -> Decision:
     """Optimal multipliers, the metric by cyclic reduction, and the dual bound."""
     monitor = goal.monitor()
@@ -83,7 +72,7 @@ def _uniform(leak: UniformLeak, goal: Goal) -> Decision:
         if candidates:
             return candidates
     bound = None
-    gap = _by_size(_GAPS, leak.system.size)
+    gap = by_size(_GAPS, leak.system.size)
     if (dual := duality.prove(leak.weights, leak.family, q, found.level, gap=gap, monitor=monitor)) is not None:
         q, bound = dual.q, leak.bound(dual)
         best = leak.number(dual.best)

@@ -7,8 +7,8 @@ diagonal Q let s = norm(Q^1/2 W_g Q^-1/2). Then
     map         factor max_i (|1 - a_i| + a_i s) in the metric Q diag(a)^-1, a_i = step / tau_i
 
 log s is a convex function of log q (R. Sezginer, M. Overton, SIAM J. Matrix Anal. Appl. 11, 1990). It is minimised by
-L-BFGS through Schatten norms of growing order, whose first, the Frobenius norm, is Osborne's balancing. The infimum
-need not be attained (reducible W): cond(Q) is capped at ``CAP`` beyond a balancing by powers of two.
+:mod:`certes.engines.scaling`, whose cuts are sum q_i (W_g y)_i^2 / sum q_i y_i^2 for singular vectors Q^1/2 y. The
+infimum need not be attained (reducible W): the engine caps cond(Q).
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from certes.conditions.base import Candidate, Decision, Goal, NothingFound, aim, claim, missed
+from certes.conditions.uniform import tolerance
+from certes.engines import conic, scaling
+from certes.engines.monitor import Monitor
 from certes.proofs import SingularProof
 from certes.systems import System
 
 Array = NDArray[np.float64]
 
-#: Largest condition number of Q relative to its first balancing.
-CAP = 1e12
 #: Largest network (one full eigendecomposition is taken anyway).
 LARGEST = 6000
-_ORDERS = (2.0, 8.0, 32.0, 128.0, 512.0, 2048.0)
 #: By how much the stored norm exceeds the computed one, relative, in units of what the verifier's Cholesky needs.
 _PADS = (2.0, 20.0, 1e3, 1e5)
 
@@ -62,7 +60,7 @@ class Singular:
             scaled = weights * (bound[:, None] if system.form == "rate" else bound[None, :])
         if not np.isfinite(scaled).all():
             return NothingFound("margin", "slope bounds times weights overflow")
-        q = scaling(scaled)
+        q = multipliers(scaled, goal.monitor())
         norm = norm_at(scaled, q)
         found: list[Candidate] = []
         unit = 2.0**-53 * (2 * system.size + 16) * 4 * system.size
@@ -71,6 +69,18 @@ class Singular:
             numbers = aim(system, number_of(system, padded), goal, (2e-15,))
             found += [Candidate(SingularProof(q, padded), claim(system, number)) for number in numbers]
         return tuple(found) or missed(system, number_of(system, norm), goal, self.name)
+
+
+def multipliers(matrix: Array, monitor: Monitor | None = None) -> Array:
+    """A positive q, shape (n,), with the least norm(Q^1/2 A Q^-1/2) found; ones where that is no worse.
+
+    Args:
+        matrix: A, shape (n, n).
+        monitor: ends the search early.
+    """
+    plain = np.ones(len(matrix))
+    found = scaling.optimise(matrix, conic.Norm(), tolerance=tolerance(len(matrix)), monitor=monitor)
+    return found.q if norm_at(matrix, found.q) < norm_at(matrix, plain) else plain
 
 
 def number_of(system: System, norm: float) -> float:
@@ -89,57 +99,6 @@ def norm_at(matrix: Array, q: Array) -> float:
     return _spectral_norm(root[:, None] * matrix / root[None, :])
 
 
-def scaling(matrix: Array) -> Array:
-    """A positive q, shape (n,), with a small norm(Q^1/2 A Q^-1/2).
-
-    Args:
-        matrix: A, shape (n, n).
-    """
-    size = len(matrix)
-    plain = np.ones(size)
-    if size == 1 or not matrix.any():
-        return plain
-    start = _balancing(matrix)
-    balanced = start[:, None] * matrix / start[None, :]
-    balanced = balanced / np.abs(balanced).max()
-    if not np.isfinite(balanced).all():
-        return plain
-    width = np.log(CAP) / 4.0  # |x| <= width, q = exp(2 x)
-    # about ten passes over all orders for a hundred neurons, fewer where a decomposition takes long
-    passes = int(np.clip(3e8 / size**3, 3, 40))
-    best = x = np.zeros(size)
-    lowest = _norm(balanced, x)
-    for order in _ORDERS:
-        answer = minimize(
-            _schatten,
-            x,
-            (balanced, order),
-            "L-BFGS-B",
-            True,
-            bounds=[(-width, width)] * size,
-            options={"maxiter": passes, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-9},
-        )
-        x = np.asarray(answer.x)
-        reached = _norm(balanced, x)
-        if reached < lowest:
-            best, lowest = x, reached
-    q = (start * np.exp(best)) ** 2
-    q = q / np.exp(np.mean(np.log(q)))
-    return q if norm_at(matrix, q) < norm_at(matrix, plain) else plain
-
-
-def _balancing(matrix: Array) -> Array:
-    """Powers of two d that balance rows against columns of diag(d) A diag(d)^-1, within 2^+-300."""
-    _, (scale, _) = scipy.linalg.matrix_balance(matrix, permute=False, separate=True)
-    inverse = 1.0 / np.asarray(scale, dtype=np.float64)
-    inverse = inverse / 2.0 ** np.rint(np.mean(np.log2(inverse)))
-    return np.asarray(np.clip(inverse, 2.0**-300, 2.0**300))
-
-
-def _norm(matrix: Array, x: Array) -> float:
-    return _spectral_norm(np.exp(x)[:, None] * matrix * np.exp(-x)[None, :])
-
-
 def _spectral_norm(matrix: Array) -> float:
     if not np.isfinite(matrix).all():
         return math.inf
@@ -147,21 +106,6 @@ def _spectral_norm(matrix: Array) -> float:
         return float(np.linalg.norm(matrix, 2))
     except np.linalg.LinAlgError:
         return math.inf
-
-
-def _schatten(x: Array, matrix: Array, order: float) -> tuple[float, Array]:
-    """log of the Schatten norm of diag(e^x) A diag(e^-x), and its gradient in x; both convex in x."""
-    scaled = np.exp(x)[:, None] * matrix * np.exp(-x)[None, :]
-    squares, left = np.linalg.eigh(scaled @ scaled.T)
-    top = float(squares[-1])
-    relative = np.maximum(squares, 0.0) / top
-    powers = relative ** (order / 2.0)
-    total = float(powers.sum())
-    weights = powers / total
-    keep = weights > 1e-14
-    right = scaled.T @ left[:, keep] / np.sqrt(squares[keep])
-    gradient = left[:, keep] ** 2 @ weights[keep] - right**2 @ weights[keep]
-    return 0.5 * float(np.log(top)) + float(np.log(total)) / order, np.asarray(gradient)
 
 
 CONDITION = Singular()

@@ -26,6 +26,8 @@ from certes.systems import System
 
 Array = NDArray[np.float64]
 
+#: Relative tolerance of the level, by the number of states up to which it is asked for.
+_TOLERANCES = ((30, 1e-7), (250, 1e-4), (10**9, 3e-4))
 #: A bound is stated this much (relative) on the safe side of the level its numbers were made for.
 _ROUNDING = 1e-14
 
@@ -118,6 +120,16 @@ class UniformLeak:
         number = self.number(dual.level)
         slack = _ROUNDING * max(abs(number), 1.0 / self.tau if self.system.continuous else 1.0)
         return LevelBound(number + slack if self.system.continuous else number - slack, proof)
+
+
+def tolerance(size: int) -> float:
+    """The relative tolerance at which the multipliers of a network of this size are optimised."""
+    return by_size(_TOLERANCES, size)
+
+
+def by_size(table: tuple[tuple[int, float], ...], size: int) -> float:
+    """The entry of the first limit that is not exceeded."""
+    return next(value for limit, value in table if size <= limit)
 
 
 def system_weights(system: System) -> Array:
