@@ -1,7 +1,7 @@
 """Refutation by switching: a periodic input whose periodic orbit is unstable, where no single equilibrium is.
 
-The search for slopes and times is :mod:`certes.engines.switching`; this module finds arguments of phi with those slopes,
-the orbit, the proof's numbers and two starts that part. What it gives out, the verifier has accepted.
+The search for slopes and times is :mod:`certes.engines.switching`; this module finds arguments of phi with those
+slopes, the orbit, the proof's numbers and two starts that part. What it gives out, the verifier has accepted.
 """
 
 from __future__ import annotations

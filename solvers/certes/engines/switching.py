@@ -1,7 +1,7 @@
 """Search for a periodic switching between slopes under which trajectories part.
 
-A cycle holds slopes D_1, ..., D_k for times t_1, ..., t_k, over and over. Its growth is log abs(mu) per unit of time (or
-per step), mu the leading eigenvalue of M = F_k ... F_1, F_j = exp(J(D_j) t_j) (a map: J(D_j)). With right and left
+A cycle holds slopes D_1, ..., D_k for times t_1, ..., t_k, over and over. Its growth is log abs(mu) per unit of time
+(or per step), mu the leading eigenvalue of M = F_k ... F_1, F_j = exp(J(D_j) t_j) (a map: J(D_j)). With right and left
 eigenvectors carried through the cycle, v_j = F_j v_(j-1) and w_(j-1) = F_j^H w_j, the derivatives of log mu are
 
     w_j^H J(D_j) v_j / (w_j^H v_j)             with respect to t_j,
@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -36,7 +36,7 @@ LARGEST = 60
 ENOUGH = 0.05
 
 _GRID = 32  # intervals of a first cycle in continuous time
-_LONGEST = 24  # steps of a map's cycle
+_MANY, _LONGEST = 12, 400  # steps of a map's half turn that count as many; most steps of its cycle
 _PAIRS = 3  # complex pairs of each mean Jacobian to start from
 _SIGN_STEPS = 24
 _SHARES = (1.0, 0.5, 0.25, 0.1, 0.03, 0.0)  # of the promising changes of slope; 0: the best one alone
@@ -69,7 +69,7 @@ def search(problem: Linearisation, *, stop: Callable[[], bool] = lambda: False) 
     """
     climb = _Climb(problem, stop)
     best: Cycle | None = None
-    for slopes, durations in _starts(problem):
+    for slopes, durations in itertools.chain(_from_flow(problem, stop), _starts(problem)):
         if stop():
             break
         found = climb.run(slopes, durations)
@@ -84,11 +84,27 @@ def tuned(
     problem: Linearisation, slopes: Array, durations: Array, *, stop: Callable[[], bool] = lambda: False
 ) -> Cycle | None:
     """A cycle of given slopes (k, m), its durations adjusted for the largest growth (as they are for a map)."""
-    at = _Climb(problem, stop).look(slopes, durations)
-    if at is None or not problem.continuous:
-        return None if at is None else at.cycle
-    found = _Climb(problem, stop).times(at.cycle, least=1e-3)
-    return at.cycle if found is None or found.cycle.growth < at.cycle.growth else found.cycle
+    climb = _Climb(problem, stop)
+    if not problem.continuous:
+        counts = durations.astype(int)
+        steps = climb.look(np.repeat(slopes, counts, axis=0), np.ones(int(counts.sum())))
+        return None if steps is None else Cycle(slopes, durations, steps.cycle.growth)
+    at = climb.look(slopes, durations)
+    found = None if at is None else climb.times(at.cycle, least=1e-3)
+    best = max(
+        (entry for entry in (at, found) if entry is not None), key=lambda entry: entry.cycle.growth, default=None
+    )
+    return None if best is None else best.cycle
+
+
+def _from_flow(problem: Linearisation, stop: Callable[[], bool]) -> Iterator[tuple[Array, Array]]:
+    """For a map x + f(x): the cycle of x' = f(x), one unit of time per step."""
+    if problem.continuous:
+        return
+    cycle = search(replace(problem, A=problem.A - np.eye(len(problem.A)), continuous=True), stop=stop)
+    if cycle is not None and len(cycle.slopes) <= cycle.period <= _LONGEST:
+        counts = np.maximum(1, np.round(cycle.durations)).astype(int)
+        yield np.repeat(cycle.slopes, counts, axis=0), np.ones(int(counts.sum()))
 
 
 def _starts(problem: Linearisation) -> Iterator[tuple[Array, Array]]:
@@ -110,9 +126,12 @@ def _starts(problem: Linearisation) -> Iterator[tuple[Array, Array]]:
 
 
 def _counts(speed: float) -> list[int]:
-    """Numbers of steps that make nearly whole half turns, best first."""
-    turns = {count: count * speed / math.pi for count in range(2, _LONGEST + 1)}
-    return sorted(turns, key=lambda count: (round(abs(turns[count] - round(turns[count])), 2), count))[:3]
+    """Numbers of steps for a map: those of half a turn and of shares of it, or those nearest to whole half turns."""
+    half = math.pi / speed
+    if half > _MANY:
+        return list(dict.fromkeys(min(_LONGEST, round(share * half)) for share in (1.0, 0.8, 0.6)))
+    counts = range(2, 2 * _MANY)
+    return sorted(counts, key=lambda count: (round(abs(count / half - round(count / half)), 2), count))[:3]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +160,7 @@ class _Climb:
             monodromy = flow @ monodromy
         if not np.isfinite(monodromy).all():
             return None
-        values, left, right = scipy.linalg.eig(monodromy, left=True, right=True)  # type: ignore[misc]
+        values, left, right = scipy.linalg.eig(monodromy, left=True, right=True)
         lead = int(np.argmax(np.abs(values)))
         if not 0.0 < abs(values[lead]) < np.inf:
             return None
@@ -172,7 +191,8 @@ class _Climb:
                 break
             at = self.signs(at)
             if not self.problem.continuous:
-                break
+                at = self.counts(at)
+                continue
             at = self.times(_modes(at.cycle))
             if at is not None:
                 at = self.look(*_divided(_lasting(at.cycle)))
@@ -219,6 +239,23 @@ class _Climb:
         )
         return self.look(cycle.slopes, np.asarray(found.x if found.fun < 1e6 else start) * unit)
 
+    def counts(self, at: _Evaluated) -> _Evaluated:
+        """Numbers of steps with a larger growth: all of them scaled, or one changed by a quarter or by one."""
+        for _ in range(_SIGN_STEPS):
+            modes = _modes(at.cycle)
+            better = None
+            for counts in _neighbours(modes.durations.astype(int)):
+                if self.stop() or not 0 < counts.sum() <= _LONGEST:
+                    continue
+                tried = self.look(np.repeat(modes.slopes, counts, axis=0), np.ones(int(counts.sum())))
+                least = at if better is None else better
+                if tried is not None and tried.cycle.growth > least.cycle.growth + 1e-9:
+                    better = tried
+            if better is None:
+                return at
+            at = better
+        return at
+
 
 def exponentials(matrices: Array) -> Array:
     """exp of each matrix of a stack, shape (k, n, n): Taylor polynomials after scaling by powers of two."""
@@ -231,6 +268,16 @@ def exponentials(matrices: Array) -> Array:
     for _ in range(squarings):
         result = result @ result
     return np.asarray(result)
+
+
+def _neighbours(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for share in (0.5, 0.7, 0.85, 1.2):
+        yield np.maximum(1, np.round(share * counts)).astype(np.int64)
+    for k, change in itertools.product(range(min(len(counts), 8)), (-1, 1)):
+        for size in {1, max(1, int(counts[k]) // 4)}:
+            moved = counts.copy()
+            moved[k] = max(0, moved[k] + change * size)
+            yield moved
 
 
 def _carried(flows: Array, right: Complex, left: Complex) -> tuple[Complex, Complex]:

@@ -7,9 +7,10 @@ turns: a semidefinite program finds the P with the largest margin t over the pat
 
 and then the patterns that are worst for that P are added. The program's dual variables Z_k have
 sum_k (J_k Z_k + Z_k J_k^T) >= -(t / n) I, so that t < 0 proves that no P exists. (t = 0 happens as well: singular P
-serve some sets of patterns, and then the next patterns decide.) The worst pattern is found by alternation: with v the leading eigenvector, D_i is the upper slope where (B^T P
-v)_i (C v)_i > 0 (maps: P J v for P v), which never makes it better. That is a local search from many starts; patterns
-that it misses can only make the answer None. Programs up to order 20 take seconds (:data:`LARGEST`).
+serve some sets of patterns, and then the next patterns decide.) The worst pattern is found by alternation: with v the
+leading eigenvector, D_i is the upper slope where (B^T P v)_i (C v)_i > 0 (maps: P J v for P v), which never makes it
+better. That is a local search from many starts; patterns that it misses can only make the answer None. Programs up to
+order 20 take seconds (:data:`LARGEST`).
 """
 
 from __future__ import annotations
@@ -64,12 +65,12 @@ def no_quadratic_metric(system: System, *, stop: Callable[[], bool] = lambda: Fa
 
 def search(problem: Linearisation, *, stop: Callable[[], bool] = lambda: False) -> NoMetricProof | None:
     """The alternation of the module docstring, in coordinates in which the Jacobians are balanced."""
-    reach = np.abs(problem.A) + (np.abs(problem.B) * np.maximum(abs(problem.lower), abs(problem.upper))) @ abs(
-        problem.C
-    )
+    steepest = np.maximum(np.abs(problem.lower), np.abs(problem.upper))
+    reach = np.abs(problem.A) + (np.abs(problem.B) * steepest) @ np.abs(problem.C)
     if not np.isfinite(reach).all():
         return None
-    _, (scale, _) = scipy.linalg.matrix_balance(reach, permute=False, separate=True)
+    _, (balance, _) = scipy.linalg.matrix_balance(reach, permute=False, separate=True)
+    scale = np.asarray(balance, dtype=np.float64)
     balanced = Linearisation(
         problem.A * scale[None, :] / scale[:, None],
         problem.B / scale[:, None],
@@ -102,7 +103,9 @@ def search(problem: Linearisation, *, stop: Callable[[], bool] = lambda: False) 
 
 def _proof(patterns: list[Array], duals: list[Array], scale: Array) -> NoMetricProof:
     """Columns of the dual matrices in the user's coordinates."""
-    slopes, rows, columns = [], [], []
+    slopes: list[Array] = []
+    rows: list[int] = []
+    columns: list[Array] = []
     largest = max(float(np.abs(dual).max()) for dual in duals)
     for pattern, dual in zip(patterns, duals, strict=True):
         values, vectors = np.linalg.eigh(dual)
@@ -136,7 +139,7 @@ def worst_patterns(problem: Linearisation, metric: Array, known: list[Array]) ->
         known: patterns to start from as well.
     """
     random = np.random.default_rng(_SEED)
-    n, m = problem.B.shape
+    m = problem.B.shape[1]
     corners = random.random((_STARTS, m)) < random.uniform(0.2, 0.8, (_STARTS, 1))
     patterns = np.array([problem.upper, problem.lower, *known, *np.where(corners, problem.upper, problem.lower)])
     best: dict[bytes, tuple[float, Array]] = {}
@@ -206,10 +209,7 @@ def largest_margin(problem: Linearisation, patterns: list[Array]) -> Margin | No
     for pattern in patterns:
         jacobian = problem.jacobian(pattern)
         image = space.basis @ jacobian
-        if problem.continuous:
-            effect = image + image.transpose(0, 2, 1)
-        else:
-            effect = jacobian.T @ image - space.basis
+        effect = image + image.transpose(0, 2, 1) if problem.continuous else jacobian.T @ image - space.basis
         rows.append(np.column_stack([space.vector(effect).T, identity]))
     A = scipy.sparse.csc_matrix(np.concatenate(rows))
     b = np.zeros(A.shape[0])

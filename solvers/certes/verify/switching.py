@@ -27,9 +27,9 @@ the linearisation is the identity up to exp(N ramp) - I, entry by entry: that is
 M is the derivative of the map over one period at the periodic orbit. If all its eigenvalues had modulus < sigma, 4
 would force X > 0, against 5, and 4 leaves none of modulus sigma. So M has an eigenvalue of modulus > sigma >= 1, and
 the derivatives of the flow along that orbit grow without bound, under one bounded periodic input. In a norm, constant
-or varying with state and time, that is bounded above and below and in which trajectories under equal inputs do not part,
-they would stay bounded. So the network contracts in none. This speaks of networks whose input may be that input; a
-network whose inputs are known to be smaller is not refuted.
+or varying with state and time, that is bounded above and below and in which trajectories under equal inputs do not
+part, they would stay bounded. So the network contracts in none. This speaks of networks whose input may be that input;
+a network whose inputs are known to be smaller is not refuted.
 
 1 to 5 are rigorous. 6 and 7 tie the stored, rounded starts to the statement, in float64, and anyone can replay them.
 """
