@@ -181,7 +181,7 @@ class Inquiry:
     def switch(self) -> Result | None:
         """Look for a periodic input with an unstable orbit; a result only if the verifier accepts it."""
         try:
-            from certes.engines.switching import refute_by_switching
+            from certes.switching import refute_by_switching
         except ImportError:  # TEMPORARY
             return None
 
