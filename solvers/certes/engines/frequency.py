@@ -16,10 +16,10 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from certes.engines import occupation
-from certes.engines.barrier import FALL, Barrier
 from certes.engines.hamiltonian import Form
 from certes.engines.monitor import Monitor
-from certes.engines.peaks import best, violated
+from certes.engines.path import Path
+from certes.engines.peaks import best, intervals, violated, worst
 from certes.engines.response import Response
 from certes.engines.sdp import Inequality
 
@@ -32,7 +32,9 @@ ACCURATE = 3e-7
 #: Cap on Newton steps.
 STEPS = 400
 #: Angles that carry less than this share of the dual solution are dropped.
-SHARE = 1e-5
+SHARE = 1e-3
+#: Share of the gap by which the exact test looks ahead, to ask at an angle before it is violated.
+AHEAD = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ class Search:
         self.response, self.q, self.target, self.watch, self.rounds = response, q, target, watch, 0
         self.tolerance = min(tolerance, ACCURATE) if response.channels <= SMALL else tolerance
         self.top = response.ceiling - 1e-9 * max(response.size, abs(response.ceiling))
-        peak = best(response, q, self.top, response.grid())
+        peak = best(response, q, self.top, [*response.nearest(), *response.grid()])
         self.strength, self.angles = peak.strength, list(peak.angles[-3:])
 
     @property
@@ -127,49 +129,58 @@ class Search:
         if self.strength >= self.top:
             return "tolerance"
         back = 0.1 * (self.response.ceiling - self.strength)
-        path = Barrier(
-            self.response, self.q, self.strength - back, 1.0, [*self.response.grid(), *self.angles], climbing=True
-        )
+        path = Path(self.response, self.q, self.strength - back, 1.0, climbing=True)
+        path.ask(sorted({*self.response.grid(), *self.angles}))
+        asked = np.inf
         for _ in range(STEPS):
             if (why := self.watch.why) is not None:
                 return why
             if self._reached():
                 return "target"
-            decrement, self.rounds = path.step(), self.rounds + 1
-            gap = path.mu * path.order
-            if decrement >= 1.0 and np.isfinite(decrement):
+            held, self.rounds = path.step(), self.rounds + 1
+            gap, near = path.gap, path.unbalance < 0.1
+            if held and (not near or gap > 0.3 * asked):
                 continue
-            path = self._exact(path, gap)
+            asked, last = gap, path
+            path = self._exact(path)
             self.watch.say(f"lure: step {self.rounds}, within {gap:.2g} of {self.strength:.6g}")
-            if gap <= 0.5 * self.tolerance * self.unit:
+            if near and path is last and gap <= self.tolerance * self.unit:
                 return "tolerance"
-            if not np.isfinite(decrement):
+            if self.response.ceiling - self.strength <= self.tolerance * self.unit:
+                return "tolerance"
+            if not held:
                 return "stalled"
             if self.target is not None and path.strength + 2.0 * gap < self.target:
                 return "target"
-            path.mu *= FALL
         return "stalled"
 
     def _reached(self) -> bool:
         return self.target is not None and self.strength > self.target
 
-    def _exact(self, path: Barrier, gap: float) -> Barrier:
+    def _exact(self, path: Path) -> Path:
         """Take the point if the whole curve allows its strength; else go back, and ask at the angles violated."""
         missed = violated(self.response, path.q, path.strength)
         if not missed:
+            raised = min(path.strength + AHEAD * path.gap, self.top)
+            parts = intervals(self.response, path.q, raised)
+            ahead = [part.middle for part in parts if not part.holds(path.angles)]
+            ahead.sort(key=lambda angle: worst(self.response, path.q, path.strength, angle))
+            path.ask(ahead[-2:])
             if path.strength > self.strength:
                 self.q, self.strength = path.q, path.strength
             path.prune(SHARE)
-            self.angles = list(path.angles)
+            self.angles = path.angles
             return path
         peak = best(self.response, path.q, path.strength, missed)
         if peak.strength > self.strength:
             self.q, self.strength = path.q, peak.strength
-        angles = [*path.angles, *peak.angles[-3:]]
-        self.angles = angles
-        return Barrier(
-            self.response, path.q, peak.strength - 0.3 * gap, 1.0, angles, climbing=True, mu=path.mu / FALL**0.5
-        )
+        path.prune(SHARE)
+        back = Path(self.response, path.q, peak.strength - 5.0 * path.mu, 1.0, climbing=True, mu=path.mu)
+        back.ask([*path.angles, *(angle for angle in peak.angles[-2:] if angle not in path.angles)])
+        for old, new in zip(path.slacks, back.slacks, strict=False):
+            new.X = old.X
+        self.angles = back.angles
+        return back
 
 
 def _metric(inequality: Inequality, search: Search) -> tuple[Array, float]:

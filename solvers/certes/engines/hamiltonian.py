@@ -61,9 +61,9 @@ class Form:
         if response.continuous:
             return cls(A + strength * eye, B, C, np.zeros((m, m)), True, response.state)
         rho = -strength
-        both: Array = np.linalg.solve(A + rho * eye, np.hstack([A - rho * eye, B]))
+        both = np.asarray(np.linalg.solve(A + rho * eye, np.hstack([A - rho * eye, B])), dtype=np.float64)
         drift, inflow = both[:, : len(A)], both[:, len(A) :]
-        outflow: Array = np.linalg.solve((A + rho * eye).T, C.T).T
+        outflow = np.asarray(np.linalg.solve((A + rho * eye).T, C.T).T, dtype=np.float64)
         return cls(drift, 2.0 * rho * inflow, outflow, -C @ inflow, False, response.state)
 
     def hamiltonian(self, q: Array, extra: float = 0.0) -> Array | None:

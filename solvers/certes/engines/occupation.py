@@ -14,12 +14,13 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from certes.engines.barrier import FALL, Barrier
 from certes.engines.monitor import Monitor
+from certes.engines.path import Path
 from certes.engines.peaks import violated, worst
-from certes.engines.response import Matrix, Response
+from certes.engines.response import Response
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 #: Gaps, relative to the unit, at which a proof is tried.
 GAPS = (3e-5, 3e-4, 2e-3, 1e-2)
@@ -28,6 +29,8 @@ LARGEST = 240
 #: Relative slack kept in every channel.
 SLACK = 1e-8
 STEPS = 40
+#: Channels with less than this share of the largest may be left out.
+FADED = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,33 +65,44 @@ def _columns(response: Response, q: Array, level: float, angles: list[float], mo
     threshold = max(worst(response, q, level, angle) for angle in asked)
     if threshold <= 1.0:
         return None
-    path = Barrier(response, q, level, 1.0 + 2.0 * (threshold - 1.0), asked, climbing=False)
+    path = Path(response, q, level, 1.0 + 2.0 * (threshold - 1.0), climbing=False)
+    path.ask(asked)
     for _ in range(STEPS):
-        decrement = path.step()
-        if not np.isfinite(decrement) or path.threshold <= 1.0 or monitor.over:
+        held = path.step()
+        above, below = path.channels()
+        kept = above > (1.0 + SLACK) * below
+        if bool((kept | (below < FADED * below.max())).all()) and (columns := _gather(path, kept)) is not None:
+            return columns
+        if not held or path.threshold <= 1.0 or monitor.over or path.gap < 1e-3 * (path.threshold - 1.0):
             return None
-        if decrement < 0.5:
-            matrices, margin = path.dual()
-            if margin > 1.0 + SLACK:
-                return _gather(path, matrices)
-            if path.mu * path.order < 1e-3 * (path.threshold - 1.0):
-                return None
-            path.mu *= FALL
     return None
 
 
-def _gather(path: Barrier, matrices: list[Matrix]) -> Array:
-    """Y with Y Y^T the sum over the angles, real and imaginary parts, at most n + m columns."""
+def _gather(path: Path, kept: Mask) -> Array | None:
+    """Y with Y Y^T the sum over the angles, at most n + m columns; None: some channel does not allow it.
+
+    Channels whose share tends to 0 may fail their inequality all the way there: they are left out.
+    """
     columns = []
-    for angle, X in zip(path.angles, matrices, strict=True):
-        values, vectors = np.linalg.eigh(X)
-        V = vectors * np.sqrt(np.maximum(values, 0.0)) / np.sqrt(path.q)[:, None]
-        Y = np.vstack([path.response.states(path.strength, angle, V), V])
-        columns += [Y.real] if path.response.is_real(angle) else [Y.real, Y.imag]
+    for slack in path.slacks:
+        values, vectors = np.linalg.eigh(slack.X)
+        V = vectors * np.sqrt(np.maximum(values, 0.0)) * (kept / np.sqrt(path.q))[:, None]
+        Y = np.vstack([path.response.states(path.strength, slack.angle, V), V])
+        columns += [Y.real] if path.response.is_real(slack.angle) else [Y.real, Y.imag]
     whole = np.hstack(columns)
+    if not whole.any() or (_excess(path.response, whole, 0.5 * SLACK) < 0.0).any():
+        return None
     (triangle,) = scipy.linalg.qr(whole.T, mode="r")
     Y = triangle[: min(whole.shape)].T
     return np.asarray(Y / np.abs(Y).max())
+
+
+def _excess(response: Response, columns: Array, slack: float) -> Array:
+    """In every channel the sum of v_i (G C x)_i - (1 + slack) v_i^2."""
+    given = response.inequality
+    X, V = columns[: len(given.A)], columns[len(given.A) :]
+    seen = given.gap[:, None] * (given.C @ X)
+    return np.asarray((seen * V - (1.0 + slack) * V * V).sum(axis=1))
 
 
 def holds(response: Response, columns: Array, strength: float) -> bool:
@@ -102,10 +116,11 @@ def holds(response: Response, columns: Array, strength: float) -> bool:
         S = half + half.T + 2.0 * strength * X @ X.T
     else:
         S = moved @ moved.T - strength * strength * X @ X.T
-    excess = ((given.gap[:, None] * (given.C @ X)) * V - V * V).sum(axis=1)
+    moving = (X != 0.0).any(axis=1)
+    S = S[np.ix_(moving, moving)]
     size = np.sqrt(np.maximum(np.diagonal(S), 1e-300))
     try:
-        np.linalg.cholesky(S / size[:, None] / size[None, :] - 1e-12 * np.eye(n))
+        np.linalg.cholesky(S / size[:, None] / size[None, :] - 1e-12 * np.eye(len(S)))
     except np.linalg.LinAlgError:
         return False
-    return bool((excess >= 0.0).all())
+    return bool((_excess(response, columns, 0.0) >= 0.0).all())

@@ -110,16 +110,37 @@ def best(response: Response, q: Array, start: float, angles: Iterable[float]) ->
     return Peak(strength, tuple(seen))
 
 
-def violated(response: Response, q: Array, strength: float) -> list[float]:
-    """One angle from each interval in which the condition may be violated; empty: the level holds."""
+@dataclass(frozen=True)
+class Interval:
+    """Angles between two crossings, or from an end of the curve to a crossing."""
+
+    low: float
+    high: float
+    middle: float
+
+    def holds(self, angles: Iterable[float]) -> bool:
+        """Whether one of the angles is near the middle."""
+        return any(abs(angle - self.middle) <= 0.25 * (self.high - self.low) for angle in angles)
+
+
+def intervals(response: Response, q: Array, strength: float) -> list[Interval]:
+    """The parts of the curve in which the condition may be violated; empty: the level holds."""
     try:
         crossings = Form.at(response, strength).crossings(q)
     except np.linalg.LinAlgError:
         crossings = None
     if crossings is None:
-        return [np.pi] if not response.continuous else []
+        return [] if response.continuous else [Interval(0.5 * np.pi, np.pi, np.pi)]
     if not crossings:
         return []
-    last = [2.0 * crossings[-1] + response.size] if response.continuous else [np.pi]
-    middles = [0.5 * (a + b) for a, b in itertools.pairwise(crossings)]
-    return [angle for angle in [0.0, *middles, *last] if not satisfied(response, q, strength, angle)]
+    # G at -w is the conjugate of G at w, so that the first part reaches from minus the first crossing to it
+    parts = [Interval(-crossings[0], crossings[0], 0.0)]
+    parts += [Interval(a, b, 0.5 * (a + b)) for a, b in itertools.pairwise(crossings)]
+    if not response.continuous:
+        parts.append(Interval(crossings[-1], 2.0 * np.pi - crossings[-1], np.pi))
+    return [part for part in parts if not satisfied(response, q, strength, part.middle)]
+
+
+def violated(response: Response, q: Array, strength: float) -> list[float]:
+    """One angle of each part of the curve in which the condition is violated; empty: the level holds."""
+    return [part.middle for part in intervals(response, q, strength)]

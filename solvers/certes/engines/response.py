@@ -88,8 +88,14 @@ class Response:
         gain, growth = self._out @ inner, self._out @ slope
         return (gain.real.copy(), growth.real.copy()) if self.is_real(angle) else (gain, growth)
 
+    def nearest(self) -> list[float]:
+        """Angles of the eigenvalues of A that the curve meets first."""
+        size = self.poles.real if self.continuous else np.abs(self.poles)
+        angles = np.abs(self.poles.imag if self.continuous else np.angle(self.poles))
+        return [float(angle) for angle in np.unique(angles[size >= -self.ceiling - 1e-6 * self.size])]
+
     def grid(self) -> list[float]:
-        """Angles to start from, the least first."""
+        """Angles to start from."""
         if not self.continuous:
             return [float(t) for t in np.linspace(0.0, np.pi, 7)]
         near, far = float(np.abs(self.poles).min()), self.size
