@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -16,7 +17,7 @@ from certes.engines import conic as engine
 from certes.errors import InputError, MissingExtraError
 from certes.figure import FieldPicture, FrequencyPicture, SpectrumPicture, draw, picture
 from certes.figure.drawing import render
-from certes.figure.geometry import TOUCH, Conic, FieldOfValues
+from certes.figure.geometry import NEAR, Conic, FieldOfValues
 from certes.proofs import AbsoluteProof, Claims, LureProof, ProductProof, SwitchingWitness, SymmetricProof
 from hypothesis import given
 from hypothesis import strategies as st
@@ -204,11 +205,13 @@ def test_field_of_values_of_a_verified_proof_is_inside(name: str) -> None:
     if "singular" in name or "mirrored" in name:
         assert shown.norm is not None
         assert np.abs(shown.outline.points).max() <= shown.norm * (1 + 1e-9) <= limit
+        assert not shown.contacts, "the disk bounds the norm"
     elif "lure" in CASES[name][1]:
-        assert shown.contacts, "the best level touches"
+        assert shown.contacts
+        assert shown.conic.use(shown.outline.points).max() >= 0.98 * shown.conic.parameter, "the best level is close"
+    use = shown.conic.use(shown.outline.points).max()
     for contact in shown.contacts:
-        share = float(shown.conic.use(np.array(contact.point))) / shown.conic.parameter
-        assert TOUCH - 1e-3 <= share <= 1 + 1e-6
+        assert (NEAR - 1e-3) * use <= shown.conic.use(np.array(contact.point)) <= use * (1 + 1e-3)
     assert np.isfinite(shown.outline.polygon).all()
 
 
@@ -238,13 +241,13 @@ def test_skew_touches_at_its_eigenvalues() -> None:
     (contact,) = shown.contacts
     assert contact.point == pytest.approx(1.5j, abs=1e-6)
     assert contact.normal == pytest.approx(math.pi / 4, abs=1e-4)
-    assert "2 points" in shown.caption
-    assert not picture(network, proof, Claims(rate=0.2)).contacts  # type: ignore[union-attr]
+    assert "the 2 points closest to the parabola, 100 % of the way" in shown.caption
+    assert "93.75 % of the way" in picture(network, proof, Claims(rate=0.2)).caption
     with pytest.raises(InputError, match="leaves the conic"):
         picture(network, proof, Claims(rate=0.26))
 
 
-def test_touching_everywhere_is_no_separate_contact() -> None:
+def test_closest_everywhere_is_nowhere() -> None:
     """The field of values of a Jordan block is a disk."""
     jordan = FieldOfValues(np.array([[0.0, 1.0], [0.0, 0.0]]))
     assert len(jordan.contacts(Conic(0.5, 0.0), jordan.outline())) <= 1
@@ -448,6 +451,11 @@ def test_png_and_names(pictures: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         draw(pictures["field"], tmp_path / "nowhere" / "a.svg")
     assert refused.value.slug == "unwritable"
+
+
+def test_importing_figures_loads_no_matplotlib() -> None:
+    code = "import certes.figure, certes_client.figuring, sys; print('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_without_matplotlib(pictures: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,7 +264,7 @@ def _draw_field(picture: FieldPicture, palette: _Palette) -> Figure:
             markerfacecolor="none",
             markeredgecolor=palette.conic,
             markeredgewidth=1.0,
-            label="touching point",
+            label="closest point",
             zorder=6,
         )
     _legend(figure, axes, 2)
@@ -298,7 +298,7 @@ def _mirrored(points: Sequence[complex]) -> Points:
 
 
 def _tangents(picture: FieldPicture, window: tuple[float, ...]) -> list[Points]:
-    """Pieces of the lines through the touching points and of their mirror images, shorter where there are many."""
+    """Pieces of the lines through the closest points and of their mirror images, shorter where there are many."""
     half = (window[1] - window[0]) * float(np.clip(0.4 / max(len(picture.contacts), 1), 0.1, 0.2))
     lines = []
     for contact in picture.contacts:

@@ -27,10 +27,10 @@ Points = NDArray[np.complex128]
 
 #: Orders from which on Lanczos replaces the dense eigensolver.
 LANCZOS = 200
-#: A supporting line counts as touching the conic from this share of the way on.
-TOUCH = 0.998
-#: By how much the share of the way drops between two lines that count as different.
-_APART = 1e-4
+#: Supporting lines that come this close to the closest one count as closest, relative.
+NEAR = 0.995
+#: By how much the distance drops between two lines that count as different, relative, and the angle between them.
+_APART, _ANGLE = 1e-4, math.radians(5.0)
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Conic:
 
 @dataclass(frozen=True)
 class Contact:
-    """A point of F(A) on the conic, and the supporting line that both share there.
+    """A point of F(A) that is closest to a conic, and the supporting line there; the conic's own is parallel to it.
 
-    A conic is strictly convex, so that a flat part of F(A) inside touches it in one of its ends at most.
+    A conic is strictly convex, so that no flat part of F(A) is closest as a whole.
 
     Attributes:
         point: z.
@@ -113,11 +113,15 @@ class Outline:
         return np.concatenate([self.points, self.points[::-1].conj()])
 
 
-def _separate(share: Array) -> list[int]:
-    """Where a curve peaks near 1; peaks without a valley between them count once, at their highest or in the middle."""
+def _separate(share: Array, wide: int) -> list[int]:
+    """Where a curve peaks near 1; peaks that are not ``wide`` apart or have no valley between them count once.
+
+    Those that count once do so at the highest, or in the middle of equally high ones.
+    """
     groups: list[list[int]] = []
-    for peak in find_peaks(share, height=TOUCH)[0].tolist():
-        if groups and share[groups[-1][-1] : peak].min() > max(share[groups[-1][-1]], share[peak]) - _APART:
+    for peak in find_peaks(share, height=NEAR)[0].tolist():
+        last = groups[-1][-1] if groups else -len(share)
+        if peak - last < wide or (last >= 0 and share[last:peak].min() > max(share[last], share[peak]) - _APART):
             groups[-1].append(peak)
         else:
             groups.append([peak])
@@ -152,7 +156,7 @@ class FieldOfValues:
         return Outline(normals, np.array([value for value, _ in found]), np.array([point for _, point in found]))
 
     def contacts(self, conic: Conic, outline: Outline) -> tuple[Contact, ...]:
-        """Where F(A) touches a conic around it: separate lines of locally greatest distance over the conic's.
+        """Where F(A) is closest to a conic around it: the distances of supporting lines over the conic's peak there.
 
         Args:
             conic: the conic.
@@ -161,13 +165,13 @@ class FieldOfValues:
         Returns:
             Contacts with normals in [0, pi]; for each other than 0 and pi there is another one at the conjugate.
         """
-        if conic.parameter <= 0.0:
-            return ()
-        share = conic.slant(outline.normals) * outline.distances / conic.parameter
-        last = len(share) - 1
-        ring = np.concatenate([share[:0:-1], share, share[-2::-1]])  # with the mirror images on either side
-        centres = {abs(k - last) for k in _separate(ring)}
+        share = conic.slant(outline.normals) * outline.distances
+        top, last = float(share.max()), len(share) - 1
+        if top <= 1e-9 * float(np.abs(outline.points).max()):
+            return ()  # zero, or the negative half-line of a parabola
+        ring = np.concatenate([share[:0:-1], share, share[-2::-1]]) / top  # with the mirror images on either side
         spacing = float(outline.normals[1])
+        centres = {abs(k - last) for k in _separate(ring, round(_ANGLE / spacing))}
         found = []
         for k in sorted(k for k in centres if k <= last):
             normal, point = float(outline.normals[k]), complex(outline.points[k].real)  # at 0 and pi, by symmetry

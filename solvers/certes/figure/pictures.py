@@ -23,7 +23,7 @@ from certes.engines.response import Response
 from certes.engines.sdp import Inequality
 from certes.errors import InputError
 from certes.figure.frequency import margin_curve
-from certes.figure.geometry import TOUCH, Conic, Contact, FieldOfValues, Outline
+from certes.figure.geometry import Conic, Contact, FieldOfValues, Outline
 from certes.proofs import (
     AbsoluteProof,
     ArrayProof,
@@ -54,7 +54,7 @@ class FieldPicture:
         conic: the region that F(A_Q) must stay inside, at the certified level.
         level: the certified number, in words.
         eigenvalues: of M (those of A_Q), shape (n,).
-        contacts: where F(A_Q) touches the conic, in the closed upper half plane.
+        contacts: where F(A_Q) is closest to the conic, in the closed upper half plane.
         norm: norm(A_Q) where the disk bounds the norm and not only the field of values, else None.
         matrix: M in the letters of the caption: W, GW, WG, GW^T, W^T.
         caption: the figure's caption.
@@ -228,13 +228,13 @@ def _field(system: System, claims: Claims, conic: Conic, scaled: _Scaled, origin
     slack = 1e-6 * max(conic.parameter, float(np.abs(outline.points).max()))
     if reach > conic.parameter + slack:
         raise _no_picture("a scaling whose field of values leaves the conic", "a proof by multipliers (condition lure)")
-    contacts = field.contacts(conic, outline)
+    contacts = () if norm else field.contacts(conic, outline)
     length = float(np.linalg.norm(scaled.matrix, 2)) if norm else None
     eigenvalues = _eigenvalues(scaled.plain)
     level = _level(claims)
     caption = _field_caption(system, claims, conic, scaled, origin, level, length)
     if not norm:
-        caption += " " + _contact_words(contacts, conic, reach)
+        caption += _contact_words(contacts, conic, reach)
     return FieldPicture(outline, conic, level, eigenvalues, contacts, length, scaled.name, caption)
 
 
@@ -281,6 +281,8 @@ def _field_caption(
         equation = _EQUATIONS[conic.name]
         equation = f" {equation}" if equation else f" of radius {conic.parameter:.4g}"
         lines.append(f"It stays inside the {conic.name}{equation} of the certified {level}, focus at 0.")
+        if conic.parameter <= 0.0:
+            lines.append("At this rate the parabola has folded up into the negative half-line.")
     lines.append(f"Dots: the eigenvalues of {scaled.name}.")
     return " ".join(lines) + _bound_words(claims)
 
@@ -294,14 +296,13 @@ def _bound_words(claims: Claims) -> str:
 
 
 def _contact_words(contacts: tuple[Contact, ...], conic: Conic, reach: float) -> str:
-    count = sum(1 if abs(contact.point.imag) <= 1e-9 * conic.parameter else 2 for contact in contacts)
-    if count:
-        points = f"{count} {'points' if count > 1 else 'point'}"
-        return f"It touches the {conic.name}, to {100 * (1 - TOUCH):.1g} %, at {points} (rings, dashed tangents)."
-    if conic.parameter > 0.0:
-        share = 100.0 * abs(reach) / conic.parameter
-        return f"Its supporting lines come to {share:.3g} % of the way to the {conic.name}'s."
-    return "At this rate the parabola has folded up into the negative half-line."
+    if not contacts or conic.parameter <= 0.0:
+        return ""
+    count = sum(1 if contact.point.imag == 0.0 else 2 for contact in contacts)
+    where = f"the {count} points" if count > 1 else "the point"
+    return (
+        f" Rings: {where} closest to the {conic.name}, {100 * reach / conic.parameter:.4g} % of the way, with tangents."
+    )
 
 
 def _frequency(system: System, proof: LureProof, claims: Claims) -> FrequencyPicture:
