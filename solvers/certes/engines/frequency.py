@@ -19,7 +19,7 @@ from certes.engines import occupation
 from certes.engines.hamiltonian import Form
 from certes.engines.monitor import Monitor
 from certes.engines.path import Path
-from certes.engines.peaks import best, intervals, violated, worst
+from certes.engines.peaks import Peak, best, intervals, violated, worst
 from certes.engines.response import Response
 from certes.engines.sdp import Inequality
 
@@ -33,6 +33,9 @@ ACCURATE = 3e-7
 STEPS = 400
 #: Angles that carry less than this share of the dual solution are dropped.
 SHARE = 1e-3
+#: Distances from the spectrum of A, relative to the size, at which the curve is first tested: close to the spectrum the
+#: test along the curve loses its accuracy.
+ROOMS = (3e-7, 1e-5, 1e-3)
 #: Share of the gap by which the exact test looks ahead, to ask at an angle before it is violated.
 AHEAD = 0.3
 
@@ -77,7 +80,13 @@ def optimise(
         start: multipliers to start from, shape (m,).
         monitor: time limit, cancellation and progress.
     """
-    watch = Monitor() if monitor is None else monitor
+    with np.errstate(all="ignore"):  # overflow ends in numbers that are refused
+        return _optimise(inequality, tolerance, target, start, Monitor() if monitor is None else monitor)
+
+
+def _optimise(
+    inequality: Inequality, tolerance: float, target: float | None, start: Array | None, watch: Monitor
+) -> Optimum:
     response = Response(inequality)
     search = Search(response, _start(response, start), tolerance, target, watch)
     stopped = search.run()
@@ -115,8 +124,13 @@ class Search:
     def __init__(self, response: Response, q: Array, tolerance: float, target: float | None, watch: Monitor) -> None:
         self.response, self.q, self.target, self.watch, self.rounds = response, q, target, watch, 0
         self.tolerance = min(tolerance, ACCURATE) if response.channels <= SMALL else tolerance
-        self.top = response.ceiling - 1e-9 * max(response.size, abs(response.ceiling))
-        peak = best(response, q, self.top, [*response.nearest(), *response.grid()])
+        self.top = response.ceiling - ROOMS[0] * response.size
+        for room in ROOMS:
+            peak = best(response, q, response.ceiling - room * response.size, [*response.nearest(), *response.grid()])
+            if peak.angles:
+                break
+        else:
+            peak = Peak(self.top, ())
         self.strength, self.angles = peak.strength, list(peak.angles[-3:])
 
     @property
@@ -139,12 +153,12 @@ class Search:
                 return "target"
             held, self.rounds = path.step(), self.rounds + 1
             gap, near = path.gap, path.unbalance < 0.1
-            if held and (not near or gap > 0.3 * asked):
+            if held and gap > 0.3 * asked:
                 continue
-            asked, last = gap, path
+            asked, aim = gap, path.strength
             path = self._exact(path)
             self.watch.say(f"lure: step {self.rounds}, within {gap:.2g} of {self.strength:.6g}")
-            if near and path is last and gap <= self.tolerance * self.unit:
+            if near and gap <= self.tolerance * self.unit and self.strength >= aim - self.tolerance * self.unit:
                 return "tolerance"
             if self.response.ceiling - self.strength <= self.tolerance * self.unit:
                 return "tolerance"

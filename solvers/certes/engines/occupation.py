@@ -24,6 +24,8 @@ Mask = NDArray[np.bool_]
 
 #: Gaps, relative to the unit, at which a proof is tried.
 GAPS = (3e-5, 3e-4, 2e-3, 1e-2)
+#: By how much of the gap, beyond the strength of the columns, the bound is claimed: that makes S positive definite.
+MARGINS = (0.3, 2.0)
 #: Order n + m up to which a proof is tried.
 LARGEST = 240
 #: Relative slack kept in every channel.
@@ -52,9 +54,9 @@ def prove(
         if level + gap * unit >= response.ceiling or monitor.over:
             return None
         columns = _columns(response, q, level, angles, monitor)
-        if columns is not None:
-            bound = level + 0.3 * gap * unit
-            if holds(response, columns, bound):
+        for more in MARGINS if columns is not None else ():
+            bound = level + more * gap * unit
+            if columns is not None and holds(response, columns, bound):
                 return Dual(bound, columns)
     return None
 
@@ -106,21 +108,25 @@ def _excess(response: Response, columns: Array, slack: float) -> Array:
 
 
 def holds(response: Response, columns: Array, strength: float) -> bool:
-    """Whether Y proves that nothing reaches a strength, in plain floating point: the verifier decides."""
+    """Whether Y proves that nothing reaches a strength, with room for rounding: the verifier decides."""
     given = response.inequality
     n = len(given.A)
     X, V = columns[:n], columns[n:]
-    moved = given.A @ X + given.B @ V
+    moving = (X != 0.0).any(axis=1)
+    X, moved = X[moving], (given.A @ X + given.B @ V)[moving]
+    sizes = (np.abs(given.A) @ np.abs(columns[:n]) + np.abs(given.B) @ np.abs(V))[moving]
     if given.continuous:
-        half = moved @ X.T
-        S = half + half.T + 2.0 * strength * X @ X.T
+        half = moved @ X.T + strength * X @ X.T
+        S, rounding = half + half.T, (sizes + abs(strength) * np.abs(X)) @ np.abs(X).T
     else:
         S = moved @ moved.T - strength * strength * X @ X.T
-    moving = (X != 0.0).any(axis=1)
-    S = S[np.ix_(moving, moving)]
-    size = np.sqrt(np.maximum(np.diagonal(S), 1e-300))
+        rounding = sizes @ sizes.T + strength * strength * np.abs(X) @ np.abs(X).T
+    rounding = rounding + rounding.T
+    root = np.sqrt(np.maximum(np.diagonal(S), 1e-300))
+    share = 4.0 * np.finfo(float).eps * sum(columns.shape)
+    lost = share * float((rounding / root[:, None] / root[None, :]).sum(axis=1).max())
     try:
-        np.linalg.cholesky(S / size[:, None] / size[None, :] - 1e-12 * np.eye(len(S)))
+        np.linalg.cholesky(S / root[:, None] / root[None, :] - (lost + 1e-14 * len(S)) * np.eye(len(S)))
     except np.linalg.LinAlgError:
         return False
     return bool((_excess(response, columns, 0.0) >= 0.0).all())

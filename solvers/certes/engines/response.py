@@ -92,6 +92,7 @@ class Response:
         """Angles of the eigenvalues of A that the curve meets first."""
         size = self.poles.real if self.continuous else np.abs(self.poles)
         angles = np.abs(self.poles.imag if self.continuous else np.angle(self.poles))
+        angles[angles < 1e-12 * (self.size if self.continuous else 1.0)] = 0.0
         return [float(angle) for angle in np.unique(angles[size >= -self.ceiling - 1e-6 * self.size])]
 
     def grid(self) -> list[float]:
