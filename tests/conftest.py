@@ -66,8 +66,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not report.exists() or report.stat().st_mtime < STARTED:
         return
     summary = json.loads(report.read_text())
-    counts = ", ".join(f"{name}: {count}" for name, count in summary["counts"]["all"].items())
-    terminalreporter.write_line(f"no false yes: {counts} (all of them, and by family, in {report})")
+    for group, where in (("all", f" (by family in {report})"), ("bounds", "")):
+        counts = ", ".join(f"{name}: {count}" for name, count in summary["counts"][group].items())
+        terminalreporter.write_line(f"no false yes, {group}: {counts}{where}")
     for name, values in summary["exact relative margins"].items():
         shown = "  ".join(f"{value:.1e}" for value in values)
         terminalreporter.write_line(f"  exact margins, {name}: quantiles {summary['quantiles']}: {shown}")

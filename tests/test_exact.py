@@ -23,10 +23,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.judges import rational
+from tests.verify import bound_candidates
+from tests.verify.families import candidates
 from tests.verify.near_boundary import (
     absolute,
     bounds,
-    candidates,
     lure_level,
     margins,
     proof_of,
@@ -35,7 +36,8 @@ from tests.verify.near_boundary import (
     symmetric,
 )
 
-FEW = (lure_level, radius, bounds, margins, symmetric, singular, absolute)
+BOUNDS = (bound_candidates.conic, bound_candidates.norm, bound_candidates.lure, bound_candidates.misplaced)
+FEW = (lure_level, radius, bounds, margins, symmetric, singular, absolute, *BOUNDS)
 
 
 def test_audit_and_judge_agree_on_candidates_near_the_boundary() -> None:

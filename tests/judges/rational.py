@@ -434,7 +434,19 @@ def _claims(system: System, proof: Proof, claims: Claims) -> set[str]:
         failed.add("supported")
     if claims.margin and isinstance(proof, AbsoluteProof):
         failed.add("supported")
-    return failed
+    return failed | _bound(system, proof, claims)
+
+
+def _bound(system: System, proof: Proof, claims: Claims) -> set[str]:
+    from tests.judges.bounds import bound_failures
+
+    if claims.bound is None:
+        return set()
+    own, other = level(claims), exact(claims.bound.level)
+    failed = set() if isinstance(proof, LureProof | SingularProof) else {"supported"}
+    if not (own < other if system.continuous else own > other):
+        failed.add("bound")
+    return failed | bound_failures(system, claims.bound)
 
 
 def _bits_at_most(value: fmpq, bits: fmpq) -> bool:

@@ -69,9 +69,10 @@ def nudge(candidate: Candidate, rng: Generator, names: tuple[str, ...]) -> Itera
     for name in names:
         array = np.array(getattr(candidate.proof, name))
         where = tuple(int(rng.integers(k)) for k in array.shape)
+        symmetric = array.ndim == 2 and np.array_equal(array, array.T)
         moved = array[where] * (1.0 + int(rng.integers(-4, 5)) * 2.0**-52)
         array[where] = moved
-        if array.ndim == 2:
+        if symmetric:
             array[where[::-1]] = moved
         yield replace(candidate, proof=replace(candidate.proof, **{name: array}))
 
@@ -161,7 +162,7 @@ def _level_ends(candidate: Candidate) -> tuple[float, float]:
     return given, 4.0 if candidate.system.continuous else 1e-3
 
 
-def _with_weight(system: System, role: str, where: tuple[int, int], value: float) -> System:
+def with_weight(system: System, role: str, where: tuple[int, int], value: float) -> System:
     """The same system with one weight replaced."""
     arrays = {key: np.array(system.matrix(key)) for key in system.tensors}
     arrays[role][where] = value
@@ -203,7 +204,7 @@ def lure_number(rng: Generator) -> Iterator[Candidate]:
         start = float(system.matrix(role)[where])
 
         def make(value: float) -> Candidate:
-            return replace(base, family="lure-weight", system=_with_weight(system, role, where, value))
+            return replace(base, family="lure-weight", system=with_weight(system, role, where, value))
 
     elif what == 1:
         i, j = (int(k) for k in rng.integers(system.size, size=2))
@@ -350,7 +351,7 @@ def symmetric(rng: Generator) -> Iterator[Candidate]:
     where = int(rng.integers(n))
 
     def weight(value: float) -> Candidate:
-        return replace(base, family="symmetric-weight", system=_with_weight(base.system, "W", (where, where), value))
+        return replace(base, family="symmetric-weight", system=with_weight(base.system, "W", (where, where), value))
 
     yield from straddle(level, claims.rate, 8.0 / tau, rng)
     yield from straddle(weight, float(W[where, where]), 20.0 * float(np.abs(W).max()) + 20.0, rng)
@@ -443,7 +444,7 @@ def singular(rng: Generator) -> Iterator[Candidate]:
         return replace(base, family="singular-level", claims=claim(system, value))
 
     def weight(value: float) -> Candidate:
-        return replace(base, family="singular-weight", system=_with_weight(system, "W", where, value))
+        return replace(base, family="singular-weight", system=with_weight(system, "W", where, value))
 
     def scale(value: float) -> Candidate:
         q = np.array(base.proof.q)
@@ -561,7 +562,7 @@ def extremes(rng: Generator) -> Iterator[Candidate]:
         changed = np.array(proof.metric)
         changed[0, n - 1] = changed[n - 1, 0] = tiny
         yield replace(base, family="extreme-metric", proof=replace(proof, metric=changed))
-        yield replace(base, family="extreme-weight", system=_with_weight(system, "W", (0, n - 1), tiny))
+        yield replace(base, family="extreme-weight", system=with_weight(system, "W", (0, n - 1), tiny))
     for factor in (1e-320, 1e-290, 1e-150, 1e150, 1e280, 1e307):
         if math.log10(proof.metric.max()) + math.log10(factor) > 307.5:
             continue
@@ -569,7 +570,7 @@ def extremes(rng: Generator) -> Iterator[Candidate]:
         yield replace(base, family="extreme-scale", proof=scaled)
     where = (int(rng.integers(n)), int(rng.integers(n)))
     for value in (1e300, -1e300, 1e160, -1e160):
-        yield replace(base, family="extreme-weight", system=_with_weight(system, "W", where, value))
+        yield replace(base, family="extreme-weight", system=with_weight(system, "W", where, value))
     if n > 1:
         basis = np.linalg.qr(rng.standard_normal((n, n)))[0]
         metric = basis * np.geomspace(1.0, 10.0 ** rng.uniform(10, 15), n) @ basis.T
@@ -632,37 +633,3 @@ def hopeless(rng: Generator) -> Iterator[Candidate]:
     # the largest step of a network whose own proof is good
     step = StepClaim(2.5, 0.9, proof_of(one))
     yield Candidate("largest-step", calm, SymmetricProof(False), Claims(rate=0.5, largest_step=step))
-
-
-#: Family and how many bases of it make up one unit of work.
-FAMILIES: tuple[tuple[Callable[[Generator], Iterator[Candidate]], int], ...] = (
-    (lure_level, 11),
-    (lure_number, 7),
-    (radius, 4),
-    (bounds, 2),
-    (margins, 3),
-    (largest_step, 3),
-    (symmetric, 4),
-    (product, 2),
-    (singular, 3),
-    (absolute, 4),
-    (integer_singular, 6),
-    (gram_singular, 8),
-    (extremes, 3),
-    (hopeless, 1),
-)
-
-
-#: Families that need no bisection, so that a search through them costs next to nothing.
-CHEAP = (hopeless, gram_singular, integer_singular)
-
-
-def candidates(
-    seed: int, unit: int, families: tuple[Callable[[Generator], Iterator[Candidate]], ...] | None = None
-) -> Iterator[tuple[str, Candidate]]:
-    """One unit of work (or its part in some families), reproducible from (seed, unit), each candidate with its name."""
-    for index, (family, count) in enumerate(FAMILIES):
-        for base in range(count if families is None or family in families else 0):
-            rng = np.random.default_rng([seed, unit, index, base])
-            for number, candidate in enumerate(family(rng)):
-                yield f"seed={seed} unit={unit} {family.__name__}[{base}][{number}]", candidate

@@ -32,7 +32,8 @@ from certes.verify.intervals import Box
 from certes.verify.report import Check
 
 from tests.judges import rational
-from tests.verify.near_boundary import CHEAP, Candidate, candidates, extremes, proof_of
+from tests.verify.families import CHEAP, candidates
+from tests.verify.near_boundary import Candidate, extremes, proof_of
 
 ZERO = np.zeros(2, np.int64)
 HALF = np.full(2, 0.5)

@@ -10,7 +10,8 @@ from certes.systems import System
 from certes.verify import verify_contraction
 
 from tests.judges import rational
-from tests.verify.near_boundary import Candidate, bounds, candidates, largest_step, radius
+from tests.verify.families import candidates
+from tests.verify.near_boundary import Candidate, bounds, largest_step, radius
 
 
 def accepted(family: object, unit: int, name: str) -> list[Candidate]:

@@ -1,6 +1,6 @@
 """Certes never says yes wrongly: near-boundary candidates, judged in exact rational arithmetic.
 
-Each unit of work makes some 1,300 candidates on both sides of the truth (``near_boundary``), asks the verifier, and
+Each unit of work makes some 1,450 candidates on both sides of the truth (``near_boundary``), asks the verifier, and
 asks a judge that shares no code with it. The counts and the quantiles of the exact margins are printed and written to
 ``build/no-false-yes/``, so that one sees the cases were hard. A failure names the seed that reproduces it.
 """
@@ -22,7 +22,8 @@ from certes.verify.intervals import Box
 from certes.verify.report import Check
 
 from tests.judges import rational
-from tests.verify.near_boundary import CHEAP, Candidate, candidates
+from tests.verify.families import CHEAP, candidates
+from tests.verify.near_boundary import Candidate
 
 SEED = 20260401
 UNITS = 16
@@ -66,8 +67,9 @@ def table(counts: Counter[tuple[str, bool, bool]], margins: dict[str, list[float
     """Counts by family and in all, and quantiles of the margins, as plain data."""
     families = sorted({family for family, _, _ in counts})
     lines = {}
-    for family in [*families, "all"]:
-        chosen = families if family == "all" else [family]
+    groups = {family: [family] for family in families}
+    groups |= {"bounds": [family for family in families if family.startswith("bound-")], "all": families}
+    for family, chosen in groups.items():
         lines[family] = {
             f"{'true' if holds else 'false'} {'accepted' if accepted else 'refused'}": sum(
                 counts[one, holds, accepted] for one in chosen
