@@ -25,14 +25,13 @@ from certes.engines.monitor import Monitor
 from certes.engines.slopes import LEAST, Linearisation, Mode, excess, isolated, leading_mode
 from certes.errors import CertesError
 from certes.proofs import InstabilityWitness
-from certes.simulation import replay
 from certes.systems import HopfieldNetwork, LureSystem, System
-from certes.verify.motion import MOST_STEPS, parting_step
+from certes.verify.instability import Evidence, distance, trajectories
 
 Array = NDArray[np.float64]
 
 #: How far two starts must part, relative to their first distance, for a witness to be given out; and what is aimed at.
-LEAST_PARTING, PARTING = 10.0, 100.0
+LEAST_PARTING, PARTING = 10.5, 100.0
 #: Half the first distance of the two starts, seen by the nonlinearities (their scale is 1).
 _NUDGE = 1e-6
 #: Shares of the slope interval that the slopes stay away from ends a smooth activation reaches only at infinity.
@@ -52,7 +51,8 @@ def refute(
 
     Args:
         system: the network. Sparse weights are not searched.
-        seconds: wall-clock limit of the search (default: none; the search is then deterministic).
+        seconds: wall-clock limit of the search, and again of making a witness (default: none; the answer is then
+            deterministic).
         budget: number of eigenvalue problems the search may solve (default: seconds of work at any size).
         stop: asked between two pieces of work, at any moment and perhaps from another thread's flag; True: give up.
 
@@ -62,9 +62,10 @@ def refute(
     """
     if system.is_sparse:
         return None
-    monitor = Monitor(seconds, stop)
-    mode = fastest(system, budget=budget, stop=lambda: monitor.over)
-    return None if mode is None else witness_at(system, mode, stop=stop)
+    searching = Monitor(seconds, stop)
+    mode = fastest(system, budget=budget, stop=lambda: searching.over)
+    making = Monitor(seconds, stop)
+    return None if mode is None else witness_at(system, mode, stop=lambda: making.over)
 
 
 def fastest(
@@ -234,18 +235,19 @@ def _witness(
             start_other=at.state - step,
             horizon=horizon,
         )
-        if _effort(problem, at.mode, horizon) <= MOST_STEPS:
-            ratio = replay(system, witness, samples=2, stop=stop).ratio
-            if math.isfinite(ratio) and ratio >= LEAST_PARTING:
-                return witness
+        if _parted(Evidence(system, witness), stop):
+            return witness
     return None
 
 
-def _effort(problem: Linearisation, mode: Mode, horizon: float) -> float:
-    """Steps that the verifier's replay takes."""
-    if not problem.continuous:
-        return horizon
-    return horizon / parting_step(float(np.linalg.norm(problem.jacobian(mode.slopes), 2)))
+def _parted(evidence: Evidence, stop: Callable[[], bool] | None) -> bool:
+    """Whether the verifier's replay will part by :data:`LEAST_PARTING`."""
+    final = 0.0
+    for states in trajectories(evidence):
+        if stop is not None and stop():
+            return False
+        final = distance(states)
+    return final >= LEAST_PARTING * distance(evidence.starts) > 0.0
 
 
 def _nudge(problem: Linearisation, at: Equilibrium, factor: float) -> Array:

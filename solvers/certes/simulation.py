@@ -84,7 +84,6 @@ def simulate(
     *,
     slopes: Array | None = None,
     samples: int = 200,
-    stop: Callable[[], bool] | None = None,
 ) -> Trajectory:
     """Trajectory under a constant input, float64: the map iterated, or the differential equation integrated.
 
@@ -95,22 +94,19 @@ def simulate(
         horizon: time in the unit of tau, or number of steps (a whole number) for a map.
         slopes: for a system given by a bare slope interval, the member phi_i(s) = slopes_i s to run, shape (m,).
         samples: number of intervals between the stored states (a map stores at most every step).
-        stop: asked at every evaluation of the right-hand side; True: give up.
 
     Raises:
         InputError: wrong shapes, a horizon that is not positive, no nonlinearity to run, or sparse weights.
-        CertesError: the integrator gave up, or was told to stop.
+        CertesError: the integrator gave up.
     """
-    flow = _Flow(system, _column("input", input, _inputs(system)), slopes, stop)
+    flow = _Flow(system, _column("input", input, _inputs(system)), slopes)
     x = _column("start", start, system.size)
     if not (math.isfinite(horizon) and horizon > 0) or samples < 1:
         raise InputError("horizon", f"{horizon} with {samples} samples", "positive finite numbers", "not-positive")
     return _integrate(flow, x, horizon, samples) if system.continuous else _iterate(flow, x, horizon, samples)
 
 
-def replay(
-    system: System, witness: InstabilityWitness, *, samples: int = 200, stop: Callable[[], bool] | None = None
-) -> Replay:
+def replay(system: System, witness: InstabilityWitness, *, samples: int = 200) -> Replay:
     """Run both starts of a witness under its input, up to its horizon.
 
     Raises:
@@ -119,7 +115,7 @@ def replay(
     """
     slopes = None if system.slope.activation is not None else witness.slopes
     first, second = (
-        simulate(system, start, witness.input, witness.horizon, slopes=slopes, samples=samples, stop=stop)
+        simulate(system, start, witness.input, witness.horizon, slopes=slopes, samples=samples)
         for start in (witness.start, witness.start_other)
     )
     with np.errstate(all="ignore"):
@@ -157,8 +153,8 @@ def _column(name: str, given: Array, size: int) -> Array:
 class _Flow:
     """The right-hand side f of x' = f(x) (or of x+ = f(x) for a lure map), and its Jacobian."""
 
-    def __init__(self, system: System, u: Array, slopes: Array | None, stop: Callable[[], bool] | None) -> None:
-        self.system, self.u, self.stop = system, u, stop
+    def __init__(self, system: System, u: Array, slopes: Array | None) -> None:
+        self.system, self.u = system, u
         self.phi, self.slope = _nonlinearity(system, slopes)
         if isinstance(system, LureSystem):
             self.A, self.B, self.C = (system.matrix(role) for role in "ABC")
@@ -166,8 +162,6 @@ class _Flow:
             self.W = system.matrix("W")
 
     def __call__(self, x: Array) -> Array:
-        if self.stop is not None and self.stop():
-            raise CertesError("the simulation was stopped")
         system, u = self.system, self.u
         if isinstance(system, LureSystem):
             return np.asarray(self.A @ x + self.B @ self.phi(self.C @ x + u))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import scipy.sparse
@@ -12,7 +10,6 @@ from certes.activations import activation
 from certes.engines.slopes import Linearisation, leading_mode
 from certes.proofs import InstabilityWitness
 from certes.refutation import inertia_numbers, place, points_of, refute
-from certes.simulation import replay
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System
 from certes.verify.instability import verify_instability
 from hypothesis import given, settings
@@ -217,14 +214,33 @@ def test_slow_instability_is_left_alone():
     assert refute(RateNetwork([[1.00001]], "relu")) is None
 
 
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_an_instability_of_a_thousandth_is_told(name):
+    refuted(RateNetwork([[0.0, 1.001], [1.001, 0.0]], name))
+    refuted(RateNetwork([[0.0, 1.001], [1.001, 0.0]], name, step=1.0))
+
+
+def test_a_search_and_a_replay_are_stopped_from_outside():
+    stable = RateNetwork(0.6 * np.random.default_rng(0).standard_normal((20, 20)) / np.sqrt(20), "tanh")
+    slow = RateNetwork([[1.001]], "tanh")
+    for system in (stable, slow):
+        asked = []
+
+        def stop(asked=asked):
+            asked.append(1)
+            return len(asked) > 30
+
+        assert refute(system, stop=stop) is None
+        assert len(asked) < 40  # asked often, and believed
+    assert refute(slow, stop=lambda: False) is not None
+
+
 def test_a_witness_that_does_not_part_is_not_given_out(monkeypatch):
     system = RateNetwork([[2.0]], "relu")
-
-    def poor(*arguments, **options):
-        return replace(replay(*arguments, **options), distance=np.array([1.0, 9.0]))
-
     assert refute(system) is not None
-    monkeypatch.setattr(refutation, "replay", poor)
+    monkeypatch.setattr(
+        refutation, "trajectories", lambda evidence: iter([3.0 * evidence.starts, 9.0 * evidence.starts])
+    )
     assert refute(system) is None
 
 

@@ -15,7 +15,7 @@ that statement, in float64: they are evidence anyone can replay, to a relative a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,22 +102,36 @@ def equilibrium(evidence: Evidence) -> Check:
     )
 
 
-def parting(evidence: Evidence) -> Check:
-    """Simulated in float64, the two trajectories end at least 10 times as far apart as they started."""
+def trajectories(evidence: Evidence) -> Iterator[Array]:
+    """Both trajectories, step by step up to the horizon, shape (n, 2); empty if it is not positive, or out of reach."""
     motion, horizon = evidence.motion, evidence.witness.horizon
     if not 0 < horizon < np.inf:
-        return Check("parting", False, "a positive horizon")
+        return
     norm = float(np.linalg.norm(evidence.jacobian.mid, 2))
     step = min(parting_step(norm), horizon) if evidence.system.continuous else 1.0
     if not horizon / step <= MOST_STEPS:
-        return Check("parting", False, f"at most {MOST_STEPS} steps of simulation")
+        return
     count = int(np.ceil(horizon / step))
     states = evidence.starts
-    initial = float(np.linalg.norm(states[:, 0] - states[:, 1]))
     for _ in range(count):
         states = motion.advance(states, horizon / count)
-    final = float(np.linalg.norm(states[:, 0] - states[:, 1]))
-    return Check("parting", initial > 0 and final >= PART * initial, f"distance {initial:.3g} grows to {final:.3g}")
+        yield states
+
+
+def parting(evidence: Evidence) -> Check:
+    """Simulated in float64, the two trajectories end at least 10 times as far apart as they started."""
+    initial, final = distance(evidence.starts), None
+    for states in trajectories(evidence):
+        final = states
+    if final is None:
+        return Check("parting", False, f"a positive horizon, at most {MOST_STEPS} steps of simulation")
+    held = initial > 0 and distance(final) >= PART * initial
+    return Check("parting", bool(held), f"distance {initial:.3g} grows to {distance(final):.3g}")
+
+
+def distance(states: Array) -> float:
+    """Euclidean distance of the two columns."""
+    return float(np.linalg.norm(states[:, 0] - states[:, 1]))
 
 
 OBLIGATIONS: tuple[Callable[[Evidence], Check], ...] = (slopes, lyapunov, direction, equilibrium, parting)
