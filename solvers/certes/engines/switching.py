@@ -35,7 +35,8 @@ LARGEST = 60
 #: Growth of one period, log abs(mu), at which the search is content.
 ENOUGH = 0.05
 
-_GRID = 32  # intervals of a first cycle in continuous time
+_STARTS = 9  # cycles to start from
+_GRID = 16  # intervals of a first cycle in continuous time
 _MANY, _LONGEST = 12, 400  # steps of a map's half turn that count as many; most steps of its cycle
 _PAIRS = 3  # complex pairs of each mean Jacobian to start from
 _SIGN_STEPS = 24
@@ -69,7 +70,7 @@ def search(problem: Linearisation, *, stop: Callable[[], bool] = lambda: False) 
     """
     climb = _Climb(problem, stop)
     best: Cycle | None = None
-    for slopes, durations in itertools.chain(_from_flow(problem, stop), _starts(problem)):
+    for slopes, durations in itertools.islice(itertools.chain(_from_flow(problem, stop), _starts(problem)), _STARTS):
         if stop():
             break
         found = climb.run(slopes, durations)
@@ -110,11 +111,13 @@ def _from_flow(problem: Linearisation, stop: Callable[[], bool]) -> Iterator[tup
 def _starts(problem: Linearisation) -> Iterator[tuple[Array, Array]]:
     """Patterns that turn with a complex eigenvector of a mean Jacobian, for half a turn (v and -v switch alike)."""
     means = [problem.lower + share * (problem.upper - problem.lower) for share in (0.5, 0.75, 1.0)]
-    for mean, lead in itertools.product(means, (0.0, 0.25, -0.25)):
-        values, left, right = scipy.linalg.eig(problem.jacobian(mean), left=True, right=True)  # type: ignore[misc]
-        turning = np.flatnonzero(values.imag > 1e-6 * np.abs(values).max())
-        order = turning[np.argsort(-problem.growths(values[turning]), kind="stable")][:_PAIRS]
-        for k in order:
+    spectra = [_eigen(problem.jacobian(mean)) for mean in means]
+    for rank, lead in itertools.product(range(_PAIRS), (0.0, 0.25, -0.25)):
+        for values, left, right in spectra:
+            turning = np.flatnonzero(values.imag > 1e-6 * np.abs(values).max())
+            if rank >= len(turning):
+                continue
+            k = turning[np.argsort(-problem.growths(values[turning]), kind="stable")[rank]]
             x, y = right[:, k], left[:, k]
             y = y * np.exp(1j * (lead * math.pi + np.angle(np.vdot(y, x))))
             speed = float(values[k].imag if problem.continuous else np.angle(values[k]))
@@ -160,7 +163,7 @@ class _Climb:
             monodromy = flow @ monodromy
         if not np.isfinite(monodromy).all():
             return None
-        values, left, right = scipy.linalg.eig(monodromy, left=True, right=True)
+        values, left, right = _eigen(monodromy)
         lead = int(np.argmax(np.abs(values)))
         if not 0.0 < abs(values[lead]) < np.inf:
             return None
@@ -195,7 +198,10 @@ class _Climb:
                 continue
             at = self.times(_modes(at.cycle))
             if at is not None:
-                at = self.look(*_divided(_lasting(at.cycle)))
+                lasting = _lasting(at.cycle)
+                if len(lasting.slopes) == 1:
+                    return lasting  # slopes that stay: an equilibrium shows as much
+                at = self.look(*_divided(lasting))
         return None if at is None else _modes(at.cycle)
 
     def signs(self, at: _Evaluated) -> _Evaluated:
@@ -233,9 +239,9 @@ class _Climb:
             return -tried.cycle.growth, -slope * unit
 
         start = cycle.durations / unit
-        bounds = [(least, 1e3)] * len(start)
+        bounds = [(least, 10.0)] * len(start)
         found = scipy.optimize.minimize(
-            loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60}
+            loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 30}
         )
         return self.look(cycle.slopes, np.asarray(found.x if found.fun < 1e6 else start) * unit)
 
@@ -255,6 +261,12 @@ class _Climb:
                 return at
             at = better
         return at
+
+
+def _eigen(matrix: Array) -> tuple[Complex, Complex, Complex]:
+    """Eigenvalues, left and right eigenvectors (columns)."""
+    values, left, right = scipy.linalg.eig(matrix, left=True, right=True)  # type: ignore[misc]
+    return values, left, right
 
 
 def exponentials(matrices: Array) -> Array:
