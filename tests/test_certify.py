@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from certes.conditions import NAMES, Goal, NothingFound
 from certes.conditions import lure as lure_module
-from certes.conditions.base import Candidate
+from certes.conditions import reference
+from certes.conditions.base import Backend, Candidate
+from certes.engines import duality, frequency
 from certes.errors import InputError
 from certes.proofs import Claims, LureProof
 from certes.results import Attempt, Result
@@ -45,13 +47,24 @@ def attempt(result: Result, condition: str) -> Attempt:
 def test_skew_coupling(network: type, activation: str) -> None:
     yes = certes.certify(network(skew(1.99), activation))
     assert (yes.verdict, yes.condition) == ("contracting", "lure")
-    assert yes.rate == pytest.approx(0.005, abs=1e-4)
-    for w in (2.0, 2.2, 2.87):
-        open_question = certes.certify(network(skew(w), activation))
-        assert open_question.verdict == "undecided"
-        assert open_question.reason == "margin"
-        assert open_question.certificate is None
-        assert open_question.rate is None
+    assert yes.rate == pytest.approx(0.005, abs=2e-6)
+    assert yes.rate_bound == pytest.approx(0.005, abs=1e-5)
+    border = certes.certify(network(skew(2.0), activation))
+    assert (border.verdict, border.reason, border.certificate) == ("undecided", "margin", None)
+    for w in (2.2, 2.5):
+        between = certes.certify(network(skew(w), activation))
+        assert (between.verdict, between.reason) == ("undecided", "no_quadratic_metric")
+        assert between.rate is None
+        assert between.certificate is not None
+        report = certes.verify(between.certificate, {"W": skew(w)})
+        assert (report.valid, report.verdict) == (True, "undecided")
+        assert between.certified_scale == pytest.approx(2 / w, rel=2e-2)
+        assert between.certified_scale is not None
+        assert between.certified_scale < 2 / w
+    no = certes.certify(network(skew(4.0), activation))
+    assert (no.verdict, no.condition) == ("not_contracting", "switching")
+    assert no.certificate is not None
+    assert certes.verify(no.certificate, {"W": skew(4.0)}).verdict == "not_contracting"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +168,7 @@ def test_progress_and_determinism() -> None:
     lines: list[str] = []
     system = RateNetwork(W4, "tanh", tau=[0.5, 1.0, 2.0, 3.0])
     first = certes.certify(system, progress=lines.append)
-    assert any("rate between" in line for line in lines)
+    assert any("rate" in line for line in lines)
     second = certes.certify(system)
     assert first.certificate is not None
     assert second.certificate is not None
@@ -169,7 +182,7 @@ def test_the_result_is_json() -> None:
         plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
         assert plain["verdict"] == result.verdict
         assert plain["condition"] == result.condition
-        assert (plain["certificate"] is None) == (result.verdict == "undecided")
+        assert (plain["certificate"] is None) == (result.certificate is None)
         assert [entry["condition"] for entry in plain["attempts"]] == [entry.condition for entry in result.attempts]
 
 
@@ -204,18 +217,40 @@ def test_a_refused_proof_is_undecided_with_the_missing_margin(
         assert "missing margin" in result.detail
 
 
-def test_a_solver_that_lies_about_its_point_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["auto", "cvxpy-clarabel"])
+def test_an_engine_that_lies_about_its_point_is_refused(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
     """The engine reports a rate that its numbers do not have: every candidate is refused."""
-    honest = lure_module.Setting.refine
+    honest, optimise = reference.Setting.refine, frequency.optimise
 
-    def boast(self: lure_module.Setting, point: object) -> object:
+    def boast(self: reference.Setting, point: object) -> object:
         found = honest(self, point)  # type: ignore[arg-type]
         return None if found is None else replace(found, strength=found.strength + 0.2)
 
-    monkeypatch.setattr(lure_module.Setting, "refine", boast)
-    result = certes.certify(RateNetwork(0.8 * W4, "tanh", tau=[0.5, 1.0, 2.0, 3.0]), "lure", refute=False)
+    def exaggerate(*args: object, **kwargs: object) -> object:
+        found = optimise(*args, **kwargs)  # type: ignore[arg-type]
+        return replace(found, strength=found.strength + 0.2)
+
+    monkeypatch.setattr(reference.Setting, "refine", boast)
+    monkeypatch.setattr(frequency, "optimise", exaggerate)
+    system = RateNetwork(0.8 * W4, "tanh", tau=[0.5, 1.0, 2.0, 3.0])
+    result = certes.certify(system, "lure", refute=False, backend=backend)
     assert (result.verdict, result.reason) == ("undecided", "margin")
     assert attempt(result, "lure").missing_margin is not None
+
+
+@pytest.mark.parametrize("shift", [-0.1, -1e-6, 1e-3])
+def test_a_bound_that_is_none_is_not_given_out(monkeypatch: pytest.MonkeyPatch, shift: float) -> None:
+    """Columns that prove one level, said to prove another: a better one is kept back, a worse one is still true."""
+    honest = duality.prove
+
+    def boast(*args: object, **kwargs: object) -> object:
+        found = honest(*args, **kwargs)  # type: ignore[arg-type]
+        return None if found is None else replace(found, level=found.level + shift)
+
+    monkeypatch.setattr(duality, "prove", boast)
+    result = certes.certify(RateNetwork(skew(1.5), "tanh"))
+    assert result.verdict == "contracting"
+    assert result.rate_bound is None if shift < 0 else result.rate_bound == pytest.approx(0.25 + shift, abs=1e-5)
 
 
 def test_a_false_witness_is_no_refutation(monkeypatch: pytest.MonkeyPatch) -> None:

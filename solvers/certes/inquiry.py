@@ -227,10 +227,7 @@ class Inquiry:
 
     def measure(self) -> None:
         """How far the weights are from each side: scales at which they are certified, and refuted."""
-        try:
-            from certes.distances import distances
-        except ImportError:  # TEMPORARY
-            return
+        from certes.distances import distances
 
         self.monitor.say("measuring how far the weights are from a proof and from a refutation")
         self.distances = distances(self.system, multipliers=self.multipliers, monitor=self.monitor)

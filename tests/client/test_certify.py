@@ -22,8 +22,10 @@ SHAPE: dict[str, type | tuple[type, ...]] = {
     "verdict": str,
     "rate": (float, type(None)),
     "factor": (float, type(None)),
-    "rate_bound": type(None),
-    "factor_bound": type(None),
+    "rate_bound": (float, type(None)),
+    "factor_bound": (float, type(None)),
+    "certified_scale": (float, type(None)),
+    "refuted_scale": (float, type(None)),
     "condition": (str, type(None)),
     "reason": (str, type(None)),
     "detail": str,
@@ -50,7 +52,7 @@ def test_shape_of_the_object(capsys: Capture, tmp_path: Path, W: Any, code: int,
     assert set(answer) == set(SHAPE)
     for name, kind in SHAPE.items():
         assert isinstance(answer[name], kind), name
-    assert (answer["certificate"] is None) == (verdict == "undecided")
+    assert (answer["certificate"] is None) == (answer["reason"] not in (None, "no_quadratic_metric"))
     assert (answer["reason"] is None) == (verdict != "undecided")
     if answer["certificate"] is not None:
         link = answer["certificate"]
