@@ -33,6 +33,10 @@ ACCURATE = 3e-7
 STEPS = 400
 #: Angles that carry less than this share of the dual solution are dropped.
 SHARE = 1e-3
+#: The search ends where multipliers have moved apart by more than this factor: the supremum is not attained.
+SPREAD = 1e12
+#: How far behind the best strength a metric is taken, relative to the unit, until one confirms.
+BACK = (3e-8, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 3e-4, 3e-3, 3e-2)
 #: Distances from the spectrum of A, relative to the size, at which the curve is first tested: close to the spectrum the
 #: test along the curve loses its accuracy.
 ROOMS = (3e-7, 1e-5, 1e-3)
@@ -79,6 +83,9 @@ def optimise(
         target: stop as soon as this strength is reached, or known to be out of reach.
         start: multipliers to start from, shape (m,).
         monitor: time limit, cancellation and progress.
+
+    Raises:
+        numpy.linalg.LinAlgError: numbers that are not finite.
     """
     with np.errstate(all="ignore"):  # overflow ends in numbers that are refused
         return _optimise(inequality, tolerance, target, start, Monitor() if monitor is None else monitor)
@@ -90,11 +97,12 @@ def _optimise(
     response = Response(inequality)
     search = Search(response, _start(response, start), tolerance, target, watch)
     stopped = search.run()
-    metric, strength = _metric(inequality, search)
-    found = Optimum(metric, search.q, strength, response.ceiling, None, stopped, search.rounds)
+    metric, q, strength = _metric(inequality, search)
+    found = Optimum(metric, q, strength, response.ceiling, None, stopped, search.rounds)
     if not np.isfinite(strength) or watch.over:
         return found
-    proof = occupation.prove(response, search.q, max(strength, search.strength), search.angles, search.unit, watch)
+    level = max(strength, search.strength)
+    proof = occupation.prove(response, search.q, level, search.angles, search.unit, target, watch)
     return found if proof is None else replace(found, bound=proof.strength, columns=proof.columns)
 
 
@@ -104,7 +112,6 @@ def _start(response: Response, given: Array | None) -> Array:
         return given / float(np.exp(np.log(given).mean()))
     far = response.ceiling - response.size
     size = sum((np.abs(response.at(far, angle)[0]) for angle in response.grid()[:3]), np.zeros(()))
-    size = size + 1e-6 * max(float(size.max()), 1e-300)
     _, (scale, _) = scipy.linalg.matrix_balance(size, permute=False, separate=True)
     q = np.clip(scale, 2.0**-100, 2.0**100) ** -2.0
     return np.asarray(q / float(np.exp(np.log(q).mean())))
@@ -114,15 +121,17 @@ class Search:
     """The search for multipliers.
 
     Attributes:
+        first: the multipliers to start from, shape (m,).
         q: the best multipliers so far, shape (m,).
         strength: what they reach, by the exact test along the curve.
+        history: these and all that were the best before, with their strengths.
         angles: where that is decided.
         unit: what the tolerance refers to.
         rounds: Newton steps so far.
     """
 
     def __init__(self, response: Response, q: Array, tolerance: float, target: float | None, watch: Monitor) -> None:
-        self.response, self.q, self.target, self.watch, self.rounds = response, q, target, watch, 0
+        self.response, self.first, self.target, self.watch, self.rounds = response, q, target, watch, 0
         self.tolerance = min(tolerance, ACCURATE) if response.channels <= SMALL else tolerance
         self.top = response.ceiling - ROOMS[0] * response.size
         for room in ROOMS:
@@ -131,7 +140,9 @@ class Search:
                 break
         else:
             peak = Peak(self.top, ())
-        self.strength, self.angles = peak.strength, list(peak.angles[-3:])
+        self.history: list[tuple[Array, float]] = []
+        self._take(q, peak.strength)
+        self.angles = list(peak.angles[-3:])
 
     @property
     def unit(self) -> float:
@@ -152,7 +163,7 @@ class Search:
             if self._reached():
                 return "target"
             held, self.rounds = path.step(), self.rounds + 1
-            gap, near = path.gap, path.unbalance < 0.1
+            gap, near = path.gap, path.unbalance < 0.5
             if held and gap > 0.3 * asked:
                 continue
             asked, aim = gap, path.strength
@@ -162,11 +173,15 @@ class Search:
                 return "tolerance"
             if self.response.ceiling - self.strength <= self.tolerance * self.unit:
                 return "tolerance"
-            if not held:
+            if not held or _spread(path.q / self.first) > SPREAD:
                 return "stalled"
             if self.target is not None and path.strength + 2.0 * gap < self.target:
                 return "target"
         return "stalled"
+
+    def _take(self, q: Array, strength: float) -> None:
+        self.q, self.strength = q, strength
+        self.history.append((q, strength))
 
     def _reached(self) -> bool:
         return self.target is not None and self.strength > self.target
@@ -181,13 +196,13 @@ class Search:
             ahead.sort(key=lambda angle: worst(self.response, path.q, path.strength, angle))
             path.ask(ahead[-2:])
             if path.strength > self.strength:
-                self.q, self.strength = path.q, path.strength
+                self._take(path.q, path.strength)
             path.prune(SHARE)
             self.angles = path.angles
             return path
         peak = best(self.response, path.q, path.strength, missed)
         if peak.strength > self.strength:
-            self.q, self.strength = path.q, peak.strength
+            self._take(path.q, peak.strength)
         path.prune(SHARE)
         back = Path(self.response, path.q, peak.strength - 5.0 * path.mu, 1.0, climbing=True, mu=path.mu)
         back.ask([*path.angles, *(angle for angle in peak.angles[-2:] if angle not in path.angles)])
@@ -197,22 +212,44 @@ class Search:
         return back
 
 
-def _metric(inequality: Inequality, search: Search) -> tuple[Array, float]:
-    """The metric for the multipliers found, slightly behind their best strength, and its confirmed strength."""
+def _spread(values: Array) -> float:
+    return float(values.max() / values.min())
+
+
+def _metric(inequality: Inequality, search: Search) -> tuple[Array, Array, float]:
+    """Metric, multipliers and confirmed strength: slightly behind the best, from the last multipliers that allow it."""
+    found = (np.eye(len(search.response.A)), search.q, -np.inf)
+    for q, strength in reversed(search.history):
+        if strength <= found[2]:
+            break
+        metric, confirmed = _metric_for(inequality, search, q, strength)
+        if confirmed > found[2]:
+            found = (metric, q, confirmed)
+        if found[2] >= strength - 1e-3 * search.unit:
+            break
+    return found
+
+
+def _metric_for(inequality: Inequality, search: Search, q: Array, strength: float) -> tuple[Array, float]:
+    """The metric for given multipliers as close to their best strength as confirms, and that strength."""
     response, unit = search.response, search.unit
-    top = best(response, search.q, min(search.strength + 0.1 * unit, search.top), search.angles).strength
-    choice = (np.eye(len(response.A)), -np.inf)
-    for back in (3e-8, 3e-7, 3e-6, 3e-5, 3e-4, 3e-3, 3e-2):
+    top = best(response, q, min(strength + 0.1 * unit, search.top), search.angles).strength
+    metric, confirmed = np.eye(len(response.A)), -np.inf
+    for back in BACK:
         for extra in (0.0, 1e-2 * back, back):
             try:
-                P = Form.at(response, top - back * unit).metric(search.q, extra * unit)
+                P = Form.at(response, top - back * unit).metric(q, extra * unit)
             except np.linalg.LinAlgError:
                 continue
-            if P is None:
-                continue
-            strength = inequality.score(P, search.q)
-            if strength > choice[1]:
-                choice = (P, strength)
-        if choice[1] >= top - 3.0 * back * unit:
-            break
-    return choice
+            reached = -np.inf if P is None else inequality.score(P, q)
+            if P is not None and reached > confirmed:
+                metric, confirmed = P, reached
+            if confirmed >= top - 3.0 * back * unit and _is_sound(metric):
+                return metric, confirmed
+    return metric, confirmed
+
+
+def _is_sound(metric: Array) -> bool:
+    """Whether the metric stays definite under rounding, each state in its own scale."""
+    root = np.sqrt(np.diagonal(metric))
+    return bool(np.linalg.eigvalsh(metric / root[:, None] / root[None, :])[0] > 1e-11)

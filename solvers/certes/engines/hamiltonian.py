@@ -85,7 +85,8 @@ class Form:
         n = len(self.F)
         inflow, outflow = both[:, :n], both[:, n:]
         drift, eye = self.F + inflow.T @ outflow, extra * np.eye(n)
-        size = max(float(np.linalg.norm(outflow)), 1e-150) / max(float(np.linalg.norm(inflow)), 1e-150)
+        sizes = float(np.linalg.norm(outflow)), float(np.linalg.norm(inflow))
+        size = sizes[0] / sizes[1] if min(sizes) > 0.0 else 1.0
         H = np.block([[drift, inflow.T @ inflow + eye / size], [-(outflow.T @ outflow) - eye * size, -drift.T]])
         return H if np.isfinite(H).all() else None
 

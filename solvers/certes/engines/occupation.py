@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 #: Gaps, relative to the unit, at which a proof is tried.
-GAPS = (3e-5, 3e-4, 2e-3, 1e-2)
+GAPS = (3e-5, 3e-4, 2e-3, 1e-2, 5e-2)
 #: By how much of the gap, beyond the strength of the columns, the bound is claimed: that makes S positive definite.
 MARGINS = (0.3, 2.0)
 #: Order n + m up to which a proof is tried.
@@ -44,12 +44,24 @@ class Dual:
 
 
 def prove(
-    response: Response, q: Array, strength: float, angles: list[float], unit: float, monitor: Monitor
+    response: Response,
+    q: Array,
+    strength: float,
+    angles: list[float],
+    unit: float,
+    target: float | None,
+    monitor: Monitor,
 ) -> Dual | None:
-    """A proof that multipliers near q are nearly the best ones: at the least gap that works, or None."""
+    """A proof that multipliers near q are nearly the best ones: at the least gap that works, or None.
+
+    A target that multipliers near q are far from is only proven to be out of reach.
+    """
     if sum(response.B.shape) > LARGEST:
         return None
-    for gap in GAPS:
+    gaps: tuple[float, ...] = GAPS
+    if target is not None and target > strength + GAPS[-1] * unit:
+        gaps = ((target - strength) / unit / (1.0 + 2.0 * MARGINS[-1]),)
+    for gap in gaps:
         level = strength + gap * unit
         if level + gap * unit >= response.ceiling or monitor.over:
             return None

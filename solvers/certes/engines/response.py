@@ -53,8 +53,8 @@ class Response:
         self._into, self._out = unitary.conj().T @ self.B, self.C @ unitary
         self.poles: Complex = np.diagonal(self._T)
         self.ceiling = -float(self.poles.real.max() if self.continuous else np.abs(self.poles).max())
-        loop = float(np.linalg.norm(self.C @ self.B)) ** (1.0 if self.continuous else 0.5)
-        self.size = max(float(np.abs(self.poles).max()), min(loop, 1e150), float(np.finfo(float).tiny))
+        loop = float(np.abs(np.linalg.eigvals(np.abs(self.C) @ np.abs(self.B))).max())  # whatever the multipliers
+        self.size = max(float(np.abs(self.poles).max()), loop if self.continuous else float(np.sqrt(loop)), 1e-100)
 
     @property
     def channels(self) -> int:
