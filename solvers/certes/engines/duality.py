@@ -19,21 +19,21 @@ Floats only: columns are a proposal that certes.verify has to check.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-import scipy.sparse.linalg
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-from certes.engines.conic import scaled
-from certes.engines.families import Family, Functional, Norm
+from certes.engines.conic import reaches, scaled
+from certes.engines.families import Family, Norm
 from certes.engines.monitor import Monitor
 from certes.engines.subspace import Block, phase_one
+from certes.engines.survey import Survey, disk_point, leading
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -45,17 +45,16 @@ SLACK = 1e-9
 _SMALLEST = 1e-150
 #: Couplings between rows below this share of gap * level / n do not count as connecting them.
 _CONNECTS = 0.01
-#: Angles in [0, pi] at which the field of values is first looked at.
-_GRID = 9
-#: Distance (radians) between two subspaces on an arc where the field of values stays close to the conic.
-_SPACING = 0.12
-#: How far (relative) below the level such an arc may be.
-_NEAR = 0.03
-#: Rounds of phase one before the gap is given up, and by how much it then grows.
-_ROUNDS = 25
-_WIDEN = 3.0
-#: Order from which leading eigenvectors come from Lanczos iterations.
-_LANCZOS = 400
+#: Rounds of phase one with the gap that was asked for, and the factor by which it grows in every later round.
+_PATIENCE, _GROWTH = 6, 1.3
+#: Rounds, at most; after them, or when time is over, the gap grows by larger factors and no subspace does.
+_ROUNDS, _WIDEN = 25, 3.0
+#: Newton steps spent after a proof is there, to have fewer columns.
+_POLISH = 3
+#: Singular directions of a subspace below this share of the largest one are left out.
+_INDEPENDENT = 1e-3
+#: Relative step back from the level seen at improved multipliers, which the exact test must confirm.
+_BACK = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +130,7 @@ class _Rows:
         """See :func:`residual`."""
         if not len(self.weight):
             return -np.inf
-        if _is_norm(family):
+        if isinstance(family, Norm):
             square = level * level * self.weight
             return float(((self.image - square) / (self.image_size + square)).min())
         f = family.functional(level)
@@ -139,6 +138,15 @@ class _Rows:
             return -np.inf
         value = f.c0 * self.plain + f.r0 * self.turned - f.t * self.weight
         return float((value / ((abs(f.c0) + f.r0) * self.size + f.t * self.weight)).min())
+
+    def best(self, family: Family, level: float, gap: float) -> float:
+        """The level closest to ``level`` that the columns prove, no further away than ``gap``, which they do prove."""
+        low, high = 0.0, gap
+        for _ in range(30):
+            middle = 0.5 * (low + high)
+            proven = self.slack(family, family.relax(level, -middle)) >= SLACK
+            low, high = (low, middle) if proven else (middle, high)
+        return family.relax(level, -high)
 
 
 def residual(m: Array, family: Family, level: float, columns: Columns) -> float:
@@ -190,255 +198,191 @@ def prove(
     monitor = Monitor() if monitor is None else monitor
     found: Dual | None = None
     for rows in _components(scaled(m, q), family, level, gap):
-        part = np.ix_(rows, rows)
-        dual = _Search(m[part], q[rows], family, level, len(rows) == len(m), monitor).run(gap, _part(columns, rows))
-        if dual is not None:
-            whole = Columns(dual.columns.u, np.zeros((len(m), dual.columns.y.shape[1]), dtype=complex))
-            whole.y[rows] = dual.columns.y
-            better = replace(dual, columns=whole, q=dual.q if len(rows) == len(m) else q)
-            if found is None or family.worst(np.array([found.level, better.level])) == better.level:
-                found = better
-        if found is not None and _reached(family, level, found.level, gap):
+        search = _Search(m[np.ix_(rows, rows)], family, q[rows], level, monitor)
+        part = search.run(gap, None if columns is None else Columns(columns.u, columns.y[rows]))
+        if part is not None and (found is None or _not_better(family, part.level, found.level)):
+            found = _spread(m, family, q, level, rows, part)
+        if found is not None and _not_better(family, found.level, family.relax(found.best, -gap)):
             break
     return found
 
 
-def _is_norm(family: Family) -> bool:
-    return isinstance(family, Norm)
+def _not_better(family: Family, level: float, other: float) -> bool:
+    """Whether ``level`` is not easier to beat than ``other``: for bounds, whether the first is at least as tight."""
+    return family.worst(np.array([level, other])) == level
 
 
-def _reached(family: Family, level: float, bound: float, gap: float) -> bool:
-    """Whether a bound is within the gap of the level."""
-    goal = family.relax(level, -gap)
-    return family.worst(np.array([goal, bound])) == bound
-
-
-def _part(columns: Columns | None, rows: NDArray[np.intp]) -> Columns | None:
-    return None if columns is None else Columns(columns.u, columns.y[rows])
+def _spread(m: Array, family: Family, q: Array, level: float, rows: NDArray[np.intp], part: Dual) -> Dual:
+    """A proof on some rows as a proof for all; multipliers improved on these rows are kept if all of M confirms."""
+    y = np.zeros((len(m), part.columns.y.shape[1]), dtype=np.complex128)
+    y[rows] = part.columns.y
+    whole = replace(part, q=q, best=level, columns=Columns(part.columns.u, y))
+    if part.best == level:
+        return whole
+    better = q.copy()
+    better[rows] = part.q
+    better = better / np.exp(np.log(better).mean())
+    for best in (family.relax(part.best, back) for back in (0.0, _BACK, 10.0 * _BACK)):
+        if len(rows) == len(m) or (not _not_better(family, best, level) and reaches(scaled(m, better), family, best)):
+            return replace(whole, q=better, best=best)
+    return whole
 
 
 def _size(family: Family, level: float) -> float:
     """t / max abs(h): the modulus that a point of the field of values may have."""
-    if _is_norm(family):
+    if isinstance(family, Norm):
         return level
     f = family.functional(level)
     return f.t / (abs(f.c0) + f.r0)
 
 
-def _components(a: Array, family: Family, level: float, gap: float) -> list[NDArray[np.intp]]:
-    """Strongly connected sets of rows, the one with the largest norm first; columns on one of them prove for all."""
+def _components(a: Array, family: Family, level: float, gap: float) -> Iterator[NDArray[np.intp]]:
+    """Sets of rows, each strongly connected and of sufficient norm: columns on one of them prove for all.
+
+    First the sets that remain when small couplings are ignored, then those of the exact pattern.
+    """
     size = _size(family, level)
-    if not size > 0.0:
-        return []
-    connected = sp.csr_array((np.abs(a) > _CONNECTS * gap * size / len(a)).astype(np.int8))
-    labels = connected_components(connected, connection="strong")[1]
-    sets = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    norms = [float(np.linalg.norm(a[np.ix_(rows, rows)])) for rows in sets]
-    order = np.argsort(norms)[::-1]
-    return [sets[k] for k in order if norms[k] >= 0.5 * size]
+    if not 0.0 < size < np.inf:
+        return
+    magnitude = np.abs(a)
+    yielded: list[tuple[int, ...]] = []
+    for least in (_CONNECTS * gap * size / len(a), 0.0):
+        labels = connected_components(sp.csr_array((magnitude > least).astype(np.int8)), connection="strong")[1]
+        sets = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
+        norms = [float(np.linalg.norm(a[np.ix_(rows, rows)])) for rows in sets]
+        for k in np.argsort(norms)[::-1]:
+            if 2.0 * norms[k] >= size and tuple(sets[k]) not in yielded:
+                yielded.append(tuple(sets[k]))
+                yield sets[k]
 
 
 class _Search:
-    """Subspaces in the coordinates of A = Q^1/2 M Q^-1/2 for the given q; better ones are q * x."""
+    """Subspaces in the coordinates of A = Q^1/2 M Q^-1/2 for the given q; better multipliers are q * x."""
 
-    def __init__(self, m: Array, q: Array, family: Family, level: float, whole: bool, monitor: Monitor) -> None:
-        self.m, self.q, self.family, self.monitor, self.whole = m, q, family, monitor, whole
-        self.a = scaled(m, q)
+    def __init__(self, m: Array, family: Family, q: Array, level: float, monitor: Monitor) -> None:
+        self.m, self.family, self.q, self.level, self.monitor = m, family, q, level, monitor
         self.n = len(m)
-        self.rank = min(self.n, 8 + int(1.6 * np.sqrt(self.n)))
-        self.level, self.x = level, np.ones(self.n)
-        self.subspaces: list[tuple[complex, Matrix]] = []
+        self.a = scaled(m, q)
+        self.x = np.ones(self.n)
+        self.subspaces: dict[complex, Matrix] = {}
 
     def run(self, gap: float, columns: Columns | None) -> Dual | None:
-        """Alternate between phase one and eigenvectors at its points."""
-        self._enter(np.ones(self.n), True)
+        """Alternate between phase one and eigenvectors at the points that it allows."""
+        self._look(self.x, True)
         if columns is not None:
-            self._enter_columns(columns)
-        for _ in range(_ROUNDS):
+            vectors = columns.y * np.sqrt(self.q)[:, None]
+            for u in np.unique(columns.u):
+                self._add(complex(u), vectors[:, columns.u == u])
+        for k in range(_ROUNDS):
             if self.monitor.over:
                 break
-            dual, point = self._attempt(gap)
-            if dual is not None:
-                return dual
-            if point is None:
+            gap *= _GROWTH if k >= _PATIENCE else 1.0
+            found = self._attempt(gap)
+            if isinstance(found, Dual):
+                return found
+            if found is None:
                 break
-            self._enter(point, False)
-        while gap < 1.0:
+            self._look(found, False)
+        while gap < 1.0 and self.monitor.why != "cancelled":
             gap *= _WIDEN
-            dual, _ = self._attempt(gap)
-            if dual is not None:
-                return dual
+            found = self._attempt(gap)
+            if isinstance(found, Dual):
+                return found
         return None
 
-    def _attempt(self, gap: float) -> tuple[Dual | None, Array | None]:
+    def _attempt(self, gap: float) -> Dual | Array | None:
+        """A proof, or multipliers that the subspaces allow (or nearly), or None: the gap leaves no level to ask for."""
         goal = self.family.relax(self.level, -gap)
-        unit = _size(self.family, goal)
-        if not unit > 0.0:
-            return None, None
-        blocks = [self._block(u, basis, goal) for u, basis in self.subspaces]
-        magnitude = np.abs(self.a) / unit
+        if not 0.0 < _size(self.family, goal) < np.inf:
+            return None
+        blocks = [self._block(u, basis, goal) for u, basis in self.subspaces.items()]
+        dual: Dual | None = None
+        point, after = None, 0
+        for step in phase_one(blocks):
+            point = step.x
+            if (step.rows > 0.0).all():
+                fresh = self._proof(step.dual, goal, gap)
+                if fresh is not None and (dual is None or fresh.columns.u.size < dual.columns.u.size):
+                    dual = fresh
+            after += dual is not None
+            if after > _POLISH or step.settled or (dual is None and step.tau < 0.0):
+                break
+        if dual is not None or point is None:
+            return dual
+        return self._nearest(blocks, point)
 
-        def allowance(matrices: tuple[Matrix, ...]) -> Array:
-            weight = np.zeros(self.n)
-            for (_, basis), s in zip(self.subspaces, matrices, strict=True):
-                weight += np.maximum(((basis @ s) * basis.conj()).sum(axis=1).real, 0.0)
-            root = np.sqrt(weight)
-            other = magnitude @ root
-            return 100.0 * SLACK * (weight + (other**2 if _is_norm(self.family) else root * other))
-
-        outcome = phase_one(blocks, allowance, np.ones(self.n))
-        if outcome.dual is None:
-            return None, outcome.point
-        return self._finish(outcome.dual, goal, gap), None
+    def _nearest(self, blocks: Sequence[Block], point: Array) -> Array:
+        """The point closest to the best x on the way to ``point`` that the subspaces allow."""
+        ends = [(block.combine(self.x), block.combine(point)) for block in blocks]
+        low, high = 0.0, 1.0
+        for _ in range(6):
+            share = 0.5 * (low + high)
+            top = max(float(np.linalg.eigvalsh((1.0 - share) * x + share * y)[-1]) for x, y in ends)
+            low, high = (low, share) if top <= 0.0 else (share, high)
+        return np.asarray((1.0 - high) * self.x + high * point)
 
     def _block(self, u: complex, basis: Matrix, goal: float) -> Block:
         """Row i is the left side of its inequality as a Hermitian form on the subspace, in units of t."""
         image = self.a @ basis
-        if _is_norm(self.family):
+        if isinstance(self.family, Norm):
             image = image / goal
             return Block(0.5 * (image - basis), image + basis)
         f = self.family.functional(goal)
         h = f.c0 + f.r0 * u
-        factor = h.real if np.isrealobj(basis) else h
+        factor = h if np.iscomplexobj(basis) else h.real
         return Block(basis, 0.5 * ((factor / f.t) * image - basis))
 
-    def _finish(self, matrices: tuple[Matrix, ...], goal: float, gap: float) -> Dual | None:
-        """Columns of S^k, the fewest that keep the slack, and the best level that they prove."""
+    def _proof(self, matrices: Sequence[Matrix], goal: float, gap: float) -> Dual | None:
+        """Columns of S^k, as few as keep the slack, and the best level that they prove."""
         parts, points, weights = [], [], []
-        for (u, basis), s in zip(self.subspaces, matrices, strict=True):
+        for (u, basis), s in zip(self.subspaces.items(), matrices, strict=True):
             values, vectors = np.linalg.eigh(s)
-            keep = values > 0.0
-            parts.append((basis @ (vectors[:, keep] * np.sqrt(values[keep]))).astype(np.complex128))
-            points.append(np.full(int(keep.sum()), u))
-            weights.append(values[keep])
-        y = np.concatenate(parts, axis=1) / np.sqrt(self.q)[:, None]
-        y = y * np.ldexp(1.0, -int(np.frexp(np.abs(y).max())[1]))
+            values = np.maximum(values, 0.0)
+            parts.append((basis @ (vectors * np.sqrt(values))).astype(np.complex128))
+            points.append(np.full(len(values), u))
+            weights.append(values)
+        y, u, weight = np.concatenate(parts, axis=1), np.concatenate(points), np.concatenate(weights)
+        y = y / np.sqrt(self.q)[:, None]
+        y *= np.ldexp(1.0, -int(np.frexp(np.abs(y).max())[1]))
         y[np.abs(y) < _SMALLEST] = 0.0
-        all_u, weight = np.concatenate(points), np.concatenate(weights)
-        for negligible in (1e-3, 1e-4, 1e-6, 1e-9, 0.0):
+        for negligible in (3e-2, 3e-3, 3e-4, 3e-5, 1e-7, 1e-10, 0.0):
             keep = weight >= negligible * weight.max()
-            columns = Columns(all_u[keep], y[:, keep])
+            columns = Columns(u[keep], y[:, keep])
             rows = _Rows.of(self.m, columns)
             if rows.slack(self.family, goal) >= SLACK:
-                low, high = 0.0, gap
-                for _ in range(30):
-                    middle = 0.5 * (low + high)
-                    proven = rows.slack(self.family, self.family.relax(self.level, -middle)) >= SLACK
-                    low, high = (low, middle) if proven else (middle, high)
-                q = self.q * self.x
-                return Dual(self.family.relax(self.level, -high), q / np.exp(np.log(q).mean()), self.level, columns)
+                level = rows.best(self.family, self.level, gap)
+                return Dual(level, self.q * self.x, self.level, columns)
         return None
 
-    def _enter_columns(self, columns: Columns) -> None:
-        v = columns.y * np.sqrt(self.q)[:, None]
-        for u in np.unique(columns.u):
-            self._add(complex(u), v[:, columns.u == u])
-
     def _add(self, u: complex, vectors: Matrix) -> None:
-        if (_is_norm(self.family) or u.imag == 0.0) and np.iscomplexobj(vectors):
+        """Enlarge the subspace at a point of the disk."""
+        if (isinstance(self.family, Norm) or u.imag == 0.0) and np.iscomplexobj(vectors):
             vectors = np.concatenate([vectors.real, vectors.imag], axis=1)
-        near = [k for k, (other, _) in enumerate(self.subspaces) if other == u]
-        if near:
-            vectors = np.concatenate([self.subspaces[near[0]][1], vectors], axis=1)
-        basis, r, _ = scipy.linalg.qr(vectors, mode="economic", pivoting=True)
-        size = np.abs(np.diagonal(r))
-        basis = basis[:, : int((size > 1e-3 * size[0]).sum())]
-        if near:
-            self.subspaces[near[0]] = (u, basis)
-        else:
-            self.subspaces.append((u, basis))
+        if u in self.subspaces:
+            vectors = np.concatenate([self.subspaces[u], vectors], axis=1)
+        basis, triangle, _ = scipy.linalg.qr(vectors, mode="economic", pivoting=True, check_finite=False)
+        size = np.abs(np.diagonal(triangle))
+        self.subspaces[u] = basis[:, : int((size > _INDEPENDENT * size[0]).sum())]
 
-    def _enter(self, x: Array, arcs: bool) -> None:
+    def _rank(self, real: bool) -> int:
+        """Eigenvectors taken at an angle; real ones cost and bring a third of complex ones."""
+        count = 8 + int(1.6 * np.sqrt(self.n))
+        return min(self.n, 3 * count if real else count)
+
+    def _look(self, x: Array, first: bool) -> None:
         """Add the leading eigenvectors at q * x; keep x if it is the best so far."""
         a = scaled(self.a, x)
         root = np.sqrt(x)[:, None]
-        if _is_norm(self.family):
-            values, vectors = _leading(a.T @ a, self.rank)
-            reached = float(np.sqrt(values[-1]))
-            self._add(1.0, vectors / root)
+        if isinstance(self.family, Norm):
+            values, vectors = leading(a.T @ a, self._rank(True))
+            reached = float(np.sqrt(max(float(values[-1]), 0.0)))
+            self._add(1.0 + 0.0j, vectors / root)
         else:
-            survey = _Survey(a, self.family.functional(self.level))
+            survey = Survey(a, self.family.functional(self.level))
             reached = self.family.worst(self.family.of_point(np.array(survey.z)))
-            for theta in survey.angles(arcs):
-                self._add(_point(theta), survey.vectors(theta, self.rank) / root)
-        if not arcs and self.family.worst(np.array([self.level, reached])) == self.level != reached:
+            for theta in survey.angles(first):
+                u = disk_point(theta)
+                self._add(u, survey.vectors(theta, self._rank(u.imag == 0.0)) / root)
+        reached = self.family.relax(reached, _BACK)
+        if not first and not _not_better(self.family, reached, self.level) and reaches(a, self.family, reached):
             self.level, self.x = reached, x
-
-
-def _point(theta: float) -> complex:
-    """exp(i theta), not outside the unit disk."""
-    if theta <= 0.0:
-        return 1.0 + 0.0j
-    if theta >= np.pi:
-        return -1.0 + 0.0j
-    return complex((1.0 - 4.0 * np.finfo(float).eps) * np.exp(1j * theta))
-
-
-def _leading(a: Matrix, k: int) -> tuple[Array, Matrix]:
-    """The k largest eigenvalues, ascending, with eigenvectors, of a Hermitian matrix."""
-    n = len(a)
-    if n >= _LANCZOS and 3 * k < n:
-        start = np.ones(n) / np.sqrt(n)
-        values, vectors = scipy.sparse.linalg.eigsh(a, k=k, which="LA", v0=start, tol=1e-4, ncv=2 * k + 10)
-        order = np.argsort(values)
-        return values[order], vectors[:, order]
-    values, vectors = scipy.linalg.eigh(a, subset_by_index=[n - k, n - 1], driver="evr", check_finite=False)
-    return values, vectors
-
-
-class _Survey:
-    """Where the field of values of A comes close to the conic: points z, and max over z of Re(h(theta) z)."""
-
-    def __init__(self, a: Array, functional: Functional) -> None:
-        self.a, self.functional = a, functional
-        self.tops: dict[float, tuple[Array, Matrix]] = {}
-        self.z: list[complex] = []
-        for theta in np.linspace(0.0, np.pi, _GRID):
-            self._look(float(theta), 1)
-        self.fine = np.linspace(0.0, np.pi, 257)
-        for _ in range(12):
-            theta = float(self.fine[np.argmax(self._model())])
-            if theta in self.tops:
-                break
-            self._look(theta, 1)
-
-    def _h(self, theta: float) -> complex:
-        return self.functional.c0 + self.functional.r0 * _point(theta)
-
-    def _look(self, theta: float, k: int) -> Matrix:
-        h = self._h(theta)
-        if abs(h) <= 1e-12:
-            self.z.append(0j)
-            return np.eye(len(self.a))[:, :k]
-        part = 0.5 * h.real * (self.a + self.a.T)
-        turned = part if h.imag == 0.0 else part + 0.5j * h.imag * (self.a - self.a.T)
-        values, vectors = _leading(turned, k)
-        self.tops[theta] = (values, vectors)
-        self.z.append(complex(np.vdot(vectors[:, -1], self.a @ vectors[:, -1])))
-        return vectors
-
-    def _model(self) -> Array:
-        """A lower bound of the largest eigenvalue at the fine angles, exact at those that were looked at."""
-        z = np.array(self.z)
-        h = self.functional.c0 + self.functional.r0 * np.exp(1j * self.fine)
-        return np.asarray(np.maximum((h[:, None] * z).real, (h[:, None] * z.conj()).real).max(axis=1))
-
-    def angles(self, arcs: bool) -> Iterator[float]:
-        """Angles of the local maxima near the largest value; with ``arcs`` also the arcs around them."""
-        model = self._model()
-        padded = np.pad(model, 1, constant_values=-np.inf)
-        near = model >= (1.0 - _NEAR) * model.max()
-        peak = near & (model >= padded[:-2]) & (model >= padded[2:])
-        chosen: list[float] = []
-        for theta in self.fine[peak][np.argsort(-model[peak])]:
-            if all(abs(theta - other) > 0.02 for other in chosen):
-                chosen.append(float(theta))
-        if arcs:
-            for theta in self.fine[near]:
-                if all(abs(theta - other) >= _SPACING for other in chosen):
-                    chosen.append(float(theta))
-        return iter(chosen)
-
-    def vectors(self, theta: float, k: int) -> Matrix:
-        """The k leading eigenvectors at an angle."""
-        return self._look(theta, k)

@@ -6,14 +6,14 @@ Given Hermitian r x r matrices G_i^k, linear in the multiplier of row i, one set
     some S^k >= 0 have sum_k tr(G_i^k S^k) > 0 for every row i      (no multiplier reaches the level).
 
 Both sides are approached at once: minimise tau over sum_i x_i G_i^k <= tau I, x >= 0, mean(x) = 1, by a primal-dual
-interior-point method (scaling of Nesterov and Todd, SIAM J. Optim. 8 (1998), with Mehrotra's corrector), which stops as
-soon as either answer is there. G_i = l_i^* r_i + r_i^* l_i has rank two, so a step costs O(n^2 r) per subspace plus
-one Cholesky factor of order n; nothing of order n is ever decomposed into eigenvectors.
+interior-point method (scaling of Nesterov and Todd, SIAM J. Optim. 8 (1998), with Mehrotra's corrector); the caller
+stops as soon as either answer is there. G_i = l_i^* r_i + r_i^* l_i has rank two, so a step costs O(n^2 r) per subspace
+plus one Cholesky factor of order n; nothing of order n is ever decomposed into eigenvectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,10 @@ Matrix = NDArray[Any]
 
 #: Share of the way to the border of the cone that a step may go.
 _DAMPING = 0.95
-#: Smallest centring parameter.
-_CENTRING = 1e-3
+#: Newton steps, at most.
+_STEPS = 40
+#: Products F S and x z aimed at by a step, relative to their mean before it.
+_CENTRING = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,22 +188,12 @@ class _Newton:
         dual = min(entry.step_to_border(s) for entry, s in zip(self.scalings, step.S, strict=True))
         return min(primal, _step_to_zero(self.at.x, step.x)), min(dual, _step_to_zero(self.at.z, step.z))
 
-    def _gap(self, step: _Direction, primal: float, dual: float) -> float:
-        """Sum of all products F S and x z after steps of these lengths."""
-        total = float((self.at.x + primal * step.x) @ (self.at.z + dual * step.z))
-        for entry, f, s in zip(self.scalings, step.F, step.S, strict=True):
-            d = np.diag(entry.diagonal)
-            total += float(np.vdot(d + primal * f, d + dual * s).real)
-        return total
-
     def advance(self, blocks: Sequence[Block]) -> _Iterate:
         """Predictor, corrector and the next iterate."""
         at = self.at
         affine = self._direction([np.zeros_like(gram) for gram in self.grams], np.zeros(len(at.x)))
-        now = self._gap(affine, 0.0, 0.0)
-        primal, dual = (min(1.0, length) for length in self._lengths(affine))
-        centring = min(max((self._gap(affine, primal, dual) / now) ** 2, _CENTRING), 1.0)
-        mu = centring * now / (len(at.x) + sum(len(gram) for gram in self.grams))
+        total = float(at.x @ at.z) + sum(float(entry.diagonal @ entry.diagonal) for entry in self.scalings)
+        mu = _CENTRING * total / (len(at.x) + sum(len(gram) for gram in self.grams))
         targets = []
         for entry, f, s in zip(self.scalings, affine.F, affine.S, strict=True):
             d = entry.diagonal
@@ -217,40 +209,34 @@ class _Newton:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What phase one found; both fields None if it could not tell.
+class Step:
+    """An iterate of phase one.
 
     Attributes:
-        dual: S^k >= 0 with every row above its allowance, or None.
-        point: x > 0 that the subspaces allow, mean 1, shape (n,), or None.
+        tau: sum_i x_i G_i^k < tau I: below 0 the subspaces allow x.
+        x: positive, mean 1, shape (n,).
+        dual: S^k > 0.
+        rows: sum_k tr(G_i^k S^k), shape (n,): all positive is a proof.
+        settled: whether further steps would not change tau's sign or the rows by much.
     """
 
-    dual: tuple[Matrix, ...] | None
-    point: Array | None
+    tau: float
+    x: Array
+    dual: Sequence[Matrix]
+    rows: Array
+    settled: bool
 
 
-def phase_one(
-    blocks: Sequence[Block], allowance: Callable[[Sequence[Matrix]], Array], start: Array, *, steps: int = 40
-) -> Outcome:
-    """Decide between multipliers and a dual matrix.
-
-    Args:
-        blocks: the subspaces; all with the same number n of rows.
-        allowance: function of the S^k: what each row must exceed, shape (n,).
-        start: x > 0 to start from, mean 1, shape (n,).
-        steps: cap on the Newton steps.
-    """
-    at = _Iterate.start(blocks, start)
-    for _ in range(steps):
+def phase_one(blocks: Sequence[Block]) -> Iterator[Step]:
+    """Iterates from x = 1 to the least tau; ends by itself where rounding stops the progress."""
+    at = _Iterate.start(blocks, np.ones(len(blocks[0].left)))
+    for _ in range(_STEPS):
         try:
             at = _Newton(blocks, at).advance(blocks)
         except np.linalg.LinAlgError:
-            break
+            return
         if not (np.isfinite(at.z).all() and np.isfinite(at.tau)):
-            break
+            return
         rows = np.sum([block.rows(s) for block, s in zip(blocks, at.S, strict=True)], axis=0)
-        if bool((rows > allowance(at.S)).all()):
-            return Outcome(tuple(at.S), None)
-        if at.tau < 0.0:
-            return Outcome(None, at.x / at.x.mean())
-    return Outcome(None, None)
+        settled = at.tau - len(rows) * float(rows.min()) < 1e-2 * abs(at.tau)
+        yield Step(at.tau, at.x / at.x.mean(), at.S, rows, settled)
