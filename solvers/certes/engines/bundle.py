@@ -24,6 +24,8 @@ Complex = NDArray[np.complex128]
 
 #: Duality gap at which the multipliers count as optimal, relative to the size of the data.
 _GAP = 1e-13
+#: Relative slack of the inequalities behind a bound.
+_SLACK = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,47 @@ class Cuts:
         q = np.exp(2.0 * d)
         gradient = (slope[:, None] * self.alpha).real - (slope * z).real[:, None] * self.beta
         return family.price(z), gradient * (2.0 * q / weight[:, None])
+
+
+@dataclass(frozen=True, eq=False)
+class Multipliers:
+    """Weighted cuts. If sum_k Re(h_k alpha_ik) - t beta_ik >= 0 for every i, no q has a price below that of (h, t).
+
+    Attributes:
+        u: points of the unit circle, h_k = c0 + r0 u_k, shape (k,).
+        cuts: with the weights folded in.
+    """
+
+    u: Complex
+    cuts: Cuts
+
+    @classmethod
+    def of(cls, cuts: Cuts, weights: Array, d: Array, price: float, family: Family) -> Multipliers:
+        """What weights of the cuts' gradients in d amount to, at a centre d with its price."""
+        z, size = cuts.points(d)
+        u = np.where(z != 0.0, z.conj() / np.where(z != 0.0, np.abs(z), 1.0), 1.0)
+        functional = family.border(price)
+        share = np.abs(family.slope(z)) / np.maximum(np.abs(functional.c0 + functional.r0 * u), 1e-300)
+        fold = (weights * share / size)[:, None]
+        return cls(u, Cuts(np.sqrt(fold) * cuts.y, fold * cuts.alpha, fold * cuts.beta))
+
+    def hold(self, price: float, family: Family) -> bool:
+        """Whether they prove, in float arithmetic and with some slack, that no q has a lower price."""
+        functional = family.border(price)
+        h = functional.c0 + functional.r0 * self.u
+        terms = (h[:, None] * self.cuts.alpha).real
+        slack = terms.sum(axis=0) - functional.t * self.cuts.beta.sum(axis=0)
+        return bool((slack >= _SLACK * np.abs(terms).sum(axis=0)).all() and self.cuts.beta.any())
+
+    def bound(self, price: float, unit: float, family: Family) -> float | None:
+        """The largest price between ``price - unit`` and ``price`` that is proven, or None."""
+        low, high = price - unit, price
+        if not self.hold(low, family):
+            return None
+        for _ in range(40):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if self.hold(middle, family) else (low, middle)
+        return low
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from certes.engines.families import Family, Functional, Norm
+from certes.engines.monitor import Monitor
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -48,6 +49,7 @@ class Ray:
         my: M y, shape (n, k).
         prices: of the points v* A v, shape (k,).
         values: the eigenvalues, shape (k,).
+        target: the angle of a half plane that is worse for the first v.
     """
 
     theta: float
@@ -55,6 +57,7 @@ class Ray:
     my: Complex
     prices: Array
     values: Array
+    target: float
 
     @property
     def price(self) -> float:
@@ -141,10 +144,11 @@ class Field:
         m: M, shape (n, n).
         family: whose functionals are meant.
         count: eigenvectors taken at an angle.
+        monitor: when to be content with what the subspace gives.
     """
 
-    def __init__(self, m: Array, family: Family, count: int = 4) -> None:
-        self.m, self.family = m, family
+    def __init__(self, m: Array, family: Family, count: int = 4, monitor: Monitor | None = None) -> None:
+        self.m, self.family, self.monitor = m, family, monitor or Monitor()
         self.gram = isinstance(family, Norm)
         self.count = min(count, len(m))
         self.dense = len(m) <= DENSE
@@ -175,23 +179,26 @@ class Field:
         functional = self.family.border(price)
         rays: list[Ray] = []
 
-        def climb(theta: float) -> None:
-            for _ in range(8):
+        def climb(theta: float, steps: int) -> None:
+            for _ in range(steps):
                 if any(abs(ray.theta - theta) < fine for ray in rays):
                     return
                 values, vectors, points = view.top(functional, theta, self.count)
                 left, right = view.lift
-                rays.append(Ray(theta, left @ vectors, right @ vectors, self.family.price(points), values))
-                theta = abs(math.atan2(points[0].imag, points[0].real))
+                target = abs(math.atan2(points[0].imag, points[0].real))
+                rays.append(Ray(theta, left @ vectors, right @ vectors, self.family.price(points), values, target))
+                theta = target
 
         for theta in thetas:
-            climb(theta)
+            climb(theta, 8)
         found = max(ray.price for ray in rays)
         if bar is not None and found < bar.limit and not self.gram:
             border = self.family.border(found + bar.slack)
             for theta in GRID:
                 if not view.below(border, theta):
-                    climb(theta)
+                    climb(theta, 2)
+            for ray in sorted(rays, key=lambda ray: -ray.price)[:3]:
+                climb(ray.target, 8)
         return rays
 
     def look(
@@ -206,7 +213,7 @@ class Field:
             best = max(ray.price for ray in rays)
             leading = _leading(rays)
             residuals, error = self._residuals(d, price, leading)
-            if best - before <= accuracy and error <= accuracy:
+            if (best - before <= accuracy and error <= accuracy) or self.monitor.over:
                 break
             before = best
             if self.y.shape[1] + residuals.shape[1] > WIDEST:
