@@ -285,9 +285,11 @@ def test_exponents_beyond_floats() -> None:
 # --- the other pictures ---
 
 
-@pytest.mark.parametrize("step", [None, 0.5])
-def test_frequency_picture(step: float | None) -> None:
-    network = certes.RateNetwork(G, activation="tanh", tau=[1, 2, 3, 4, 5], step=step)
+@pytest.mark.parametrize(
+    ("form", "step"), [(certes.RateNetwork, None), (certes.RateNetwork, 0.5), (certes.HopfieldNetwork, None)]
+)
+def test_frequency_picture(form: Any, step: float | None) -> None:
+    network = form(G, activation="tanh", tau=[1, 2, 3, 4, 5], step=step)
     certificate = certes.certify(network, "lure").certificate
     assert certificate is not None
     proof: Any = certificate.array_proof
@@ -301,7 +303,8 @@ def test_frequency_picture(step: float | None) -> None:
         w = shown.frequencies[k]
         rate, factor = certificate.claims.rate or 0.0, certificate.claims.factor or 0.0
         s = 1j * w - rate if step is None else (factor * np.exp(1j * w) - 1) / step
-        transfer = network.W @ np.diag(1 / (1 + s * network.tau))
+        weights = network.W if form is certes.RateNetwork else network.W.T  # the proof is about the transposed system
+        transfer = weights @ np.diag(1 / (1 + s * network.tau))
         scaled = np.sqrt(q)[:, None] * transfer / np.sqrt(q)[None, :]
         assert shown.values[k] == pytest.approx(np.linalg.eigvalsh((scaled + scaled.conj().T) / 2)[-1], abs=1e-8)
 
@@ -318,9 +321,9 @@ def test_shifted_slopes_and_lure_form_have_the_frequency_picture() -> None:
         assert 0.9 < shown.values.max() < 1.0
 
 
-@pytest.mark.parametrize("step", [None, 1.0])
-def test_spectrum_of_a_witness(step: float | None) -> None:
-    network = certes.RateNetwork(gaussian(6, 3.0), activation="tanh", step=step)
+@pytest.mark.parametrize(("activation", "step"), [("tanh", None), ("tanh", 1.0), ("leaky_relu:0.25", None)])
+def test_spectrum_of_a_witness(activation: str, step: float | None) -> None:
+    network = certes.RateNetwork(gaussian(6, 3.0), activation=activation, step=step)
     certificate = certes.certify(network).certificate
     assert certificate is not None
     witness: Any = certificate.array_proof
@@ -334,14 +337,15 @@ def test_spectrum_of_a_witness(step: float | None) -> None:
 
 
 def test_spectrum_of_a_switching_witness() -> None:
-    network = certes.RateNetwork([[0, -4], [4, 0]], activation="relu", step=0.5)
-    slopes = np.array([[1.0, 0.0], [0.0, 1.0]])
-    one = np.eye(2)
-    witness = SwitchingWitness(slopes, slopes, np.array([2.0, 3.0]), 0.0, one, one[0], 1.0, 1.0, one[0], one[1], 1.0)
+    network = certes.RateNetwork(gaussian(3, 3.0), activation="relu", step=0.5)
+    slopes, times, one = np.eye(3), np.array([2.0, 3.0, 1.0]), np.eye(3)
+    witness = SwitchingWitness(slopes, slopes, times, 0.0, one, one[0], 1.0, 1.0, one[0], one[1], 1.0)
     shown = picture(network, witness, Claims())
     assert isinstance(shown, SpectrumPicture)
-    first, second = ([[0.5, -2.0], [0.0, 0.5]], [[0.5, 0.0], [2.0, 0.5]])
-    expected = np.linalg.matrix_power(second, 3) @ np.linalg.matrix_power(first, 2)
+    first, second, third = (0.5 * one + 0.5 * np.diag(row) @ network.W for row in slopes)
+    expected = third @ second @ second @ second @ first @ first
+    backwards = first @ first @ second @ second @ second @ third
+    assert not np.isclose(np.trace(expected), np.trace(backwards)), "the order matters"
     assert np.allclose(np.sort_complex(shown.eigenvalues), np.sort_complex(np.linalg.eigvals(expected)))
     assert not shown.continuous
 
@@ -433,7 +437,7 @@ def test_a_users_style_changes_nothing(pictures: dict[str, Any]) -> None:
     import matplotlib
 
     before = render(pictures["field"], "svg")
-    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 7, "axes.facecolor": "red"}):
+    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 7, "axes.grid": True}):
         assert render(pictures["field"], "svg") == before
         assert matplotlib.rcParams["font.size"] == 20
 
