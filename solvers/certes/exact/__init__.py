@@ -11,9 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from certes.exact import bound, contraction, instability
+from certes.exact import bound, contraction, instability, no_metric, switching
 from certes.exact.rationals import Answer, Step, flint
-from certes.proofs import ArrayProof, Claims, InstabilityWitness, LevelBound, LureProof, Proof, SingularProof, Verdict
+from certes.proofs import (
+    ArrayProof,
+    Claims,
+    InstabilityWitness,
+    LevelBound,
+    LureProof,
+    NoMetricProof,
+    Proof,
+    SingularProof,
+    SwitchingWitness,
+    Verdict,
+)
 from certes.systems import System
 from certes.verify.report import Check, Report
 
@@ -146,4 +157,6 @@ def audit_witness(system: System, witness: ArrayProof, *, limit: int = LIMIT) ->
 
 _WITNESSES: dict[type[ArrayProof], tuple[Verdict, Callable[[System, Any], list[Step]]]] = {
     InstabilityWitness: ("not_contracting", instability.steps),
+    SwitchingWitness: ("not_contracting", switching.steps),
+    NoMetricProof: ("undecided", no_metric.steps),
 }
