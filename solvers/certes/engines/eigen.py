@@ -131,7 +131,9 @@ def _eigh(part: Array | Complex, first: int) -> tuple[Array, Array | Complex]:
         values, vectors, count, _, info = lapack.zheevr(part, range="I", il=first + 1, iu=len(part), lower=1)
     else:
         values, vectors, count, _, info = lapack.dsyevr(part, range="I", il=first + 1, iu=len(part), lower=1)
-    if info != 0:
+    if info != 0 or count < len(part) - first:
+        if not np.isfinite(part).all():
+            return np.full(len(part) - first, np.nan), np.full((len(part), len(part) - first), np.nan)
         full = np.linalg.eigh(part)
         return np.asarray(full[0][first:]), np.asarray(full[1][:, first:])
     return np.asarray(values[:count]), np.asarray(vectors[:, :count])

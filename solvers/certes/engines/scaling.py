@@ -40,7 +40,7 @@ MOST_CUTS = 90
 MOST_RAYS = 12
 #: Steps, at most.
 _ROUNDS = 400
-#: Steps within which the level has to improve by a tenth of the tolerance.
+#: Steps within which the level has to improve by half the tolerance.
 _PATIENCE = 50
 #: Angles of a first look.
 _WIDE = (0.0, 0.1, 0.25, 0.45, 0.8, 1.3, 1.8, 2.3, 2.8, math.pi)
@@ -143,9 +143,13 @@ class _Search:
     @property
     def unit(self) -> float:
         """What tolerances are relative to."""
-        level = self.family.level(self.best)
+        return self.unit_at(self.best)
+
+    def unit_at(self, price: float) -> float:
+        """What a tolerance is relative to at a price."""
+        level = self.family.level(price)
         unit = abs(self.family.cost(self.family.relax(level, 1.0)) - self.family.cost(level))
-        return unit if unit > 0.0 else max(abs(self.best), SMALLEST)  # no step at all: relative to the parabola
+        return unit if unit > 0.0 else max(abs(price), SMALLEST)  # no step at all: relative to the parabola
 
     def look(self, d: Array, thetas: Sequence[float], bar: Bar | None, accuracy: float, margin: float) -> float:
         """Look, keep the cuts and angles within ``margin`` of the best, return the price."""
@@ -171,7 +175,10 @@ class _Search:
             guesses.append(0.5 * np.log(start) - self.balance)
         for guess in guesses:
             d = np.clip(guess - 0.5 * (guess.max() + guess.min()), self.lowest, self.highest)
-            price = self.look(d, _WIDE, None, 1e-2 * self.unit, math.inf) if np.isfinite(d).all() else math.inf
+            if not np.isfinite(d).all():
+                continue
+            price = self.look(d, _WIDE, None, math.inf, math.inf)
+            price = max(price, self.look(d, _WIDE, None, 1e-2 * self.unit_at(price), math.inf))
             if price < self.best - (0.1 * self.tolerance * self.unit if self.best < math.inf else 0.0):
                 self.best, self.d = price, d
             if self.monitor.over:
@@ -217,7 +224,7 @@ class _Search:
                 return "target"
             enough = self.tolerance * self.unit
             if self.rounds % _PATIENCE == 0:
-                if self.best > mark - 0.1 * enough:
+                if self.best > mark - 0.5 * enough:
                     return "stalled"
                 mark = self.best
             x, promised, slope = self.advise()
