@@ -23,9 +23,9 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 #: Gaps, relative to the unit, at which a proof is tried.
-GAPS = (3e-5, 3e-4, 2e-3, 1e-2, 5e-2)
+GAPS = (3e-5, 2e-4, 1e-3, 5e-3, 3e-2)
 #: By how much of the gap, beyond the strength of the columns, the bound is claimed: that makes S positive definite.
-MARGINS = (0.3, 2.0)
+MARGINS = (0.3, 1.0, 3.0)
 #: Order n + m up to which a proof is tried.
 LARGEST = 240
 #: Relative slack kept in every channel.
@@ -84,7 +84,7 @@ def _columns(response: Response, q: Array, level: float, angles: list[float], mo
     for _ in range(STEPS):
         held = path.step()
         above, below = path.channels()
-        kept = above > (1.0 + SLACK) * below
+        kept = above > (1.0 + SLACK + 0.3 * (path.threshold - 1.0)) * below
         if bool((kept | (below < FADED * below.max())).all()) and (columns := _gather(path, kept)) is not None:
             return columns
         if not held or path.threshold <= 1.0 or monitor.over or path.gap < 1e-3 * (path.threshold - 1.0):
@@ -95,11 +95,15 @@ def _columns(response: Response, q: Array, level: float, angles: list[float], mo
 def _gather(path: Path, kept: Mask) -> Array | None:
     """Y with Y Y^T the sum over the angles, at most n + m columns; None: some channel does not allow it.
 
-    Channels whose share tends to 0 may fail their inequality all the way there: they are left out.
+    Channels whose share tends to 0 may fail their inequality all the way there: they are left out. Half of what the
+    others have to spare goes into a multiple of the identity, which excites every state.
     """
+    above, below = path.channels()
+    cost = sum((np.diagonal(slack.R).real for slack in path.slacks), np.zeros(len(path.q)))
+    spare = np.diag(np.where(kept, 0.5 * (above - below) / cost, 0.0))
     columns = []
     for slack in path.slacks:
-        values, vectors = np.linalg.eigh(slack.X)
+        values, vectors = np.linalg.eigh(slack.X + spare)
         V = vectors * np.sqrt(np.maximum(values, 0.0)) * (kept / np.sqrt(path.q))[:, None]
         Y = np.vstack([path.response.states(path.strength, slack.angle, V), V])
         columns += [Y.real] if path.response.is_real(slack.angle) else [Y.real, Y.imag]
@@ -135,7 +139,7 @@ def holds(response: Response, columns: Array, strength: float) -> bool:
         rounding = sizes @ sizes.T + strength * strength * np.abs(X) @ np.abs(X).T
     rounding = rounding + rounding.T
     root = np.sqrt(np.maximum(np.diagonal(S), 1e-300))
-    share = 4.0 * np.finfo(float).eps * sum(columns.shape)
+    share = float(np.finfo(float).eps) * sum(columns.shape)
     lost = share * float((rounding / root[:, None] / root[None, :]).sum(axis=1).max())
     try:
         np.linalg.cholesky(S / root[:, None] / root[None, :] - (lost + 1e-14 * len(S)) * np.eye(len(S)))

@@ -29,6 +29,8 @@ Array = NDArray[np.float64]
 
 #: Share of the way to the border that a step goes.
 SHORT = 0.93
+#: Angles are beside each other if they differ by less than this share.
+BESIDE = 1e-4
 #: Backtracking: at most this many trials of a step.
 TRIALS = 30
 
@@ -144,10 +146,15 @@ class Path:
         return Slack(angle, R, N, inverse, inverse) if np.isfinite(inverse).all() else None
 
     def prune(self, share: float) -> None:
-        """Drop the angles that carry less than a share of what holds the level, but keep two."""
-        weights = np.array([float(np.vdot(slack.N, slack.X).real) for slack in self.slacks])
-        kept = set(np.argsort(weights)[-2:]) | set(np.flatnonzero(weights > share * weights.max()))
-        self.slacks = [self.slacks[k] for k in sorted(kept)]
+        """Drop angles beside a heavier one, and those with less than a share of what holds the level; keep two."""
+        ranked = sorted(self.slacks, key=lambda slack: -float(np.vdot(slack.N, slack.X).real))
+        least = share * float(np.vdot(ranked[0].N, ranked[0].X).real)
+        kept: list[Slack] = []
+        for slack in ranked:
+            beside = any(abs(slack.angle - other.angle) <= BESIDE * other.angle for other in kept)
+            if len(kept) < 2 or (not beside and float(np.vdot(slack.N, slack.X).real) > least):
+                kept.append(slack)
+        self.slacks = sorted(kept, key=lambda slack: slack.angle)
 
     def channels(self) -> tuple[Array, Array]:
         """Sums over the angles of Re(G~ X)_ii and X_ii, shapes (m,)."""
