@@ -249,9 +249,9 @@ def _components(a: Array, family: Family, level: float, gap: float) -> Iterator[
     for least in (_CONNECTS * gap * size / len(a), 0.0):
         labels = connected_components(sp.csr_array((magnitude > least).astype(np.int8)), connection="strong")[1]
         sets = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
-        norms = [float(np.linalg.norm(a[np.ix_(rows, rows)])) for rows in sets]
+        norms = [float(np.linalg.norm(a[np.ix_(rows, rows)] / size)) for rows in sets]
         for k in np.argsort(norms)[::-1]:
-            if 2.0 * norms[k] >= size and tuple(sets[k]) not in yielded:
+            if 2.0 * norms[k] >= 1.0 and tuple(sets[k]) not in yielded:
                 yielded.append(tuple(sets[k]))
                 yield sets[k]
 
@@ -335,13 +335,14 @@ class _Search:
     def _proof(self, matrices: Sequence[Matrix], goal: float, gap: float) -> Dual | None:
         """Columns of S^k, as few as keep the slack, and the best level that they prove."""
         parts, points, weights = [], [], []
-        for (u, basis), s in zip(self.subspaces.items(), matrices, strict=True):
+        for (point, basis), s in zip(self.subspaces.items(), matrices, strict=True):
             values, vectors = np.linalg.eigh(s)
             values = np.maximum(values, 0.0)
             parts.append((basis @ (vectors * np.sqrt(values))).astype(np.complex128))
-            points.append(np.full(len(values), u))
+            points.append(np.full(len(values), point))
             weights.append(values)
-        y, u, weight = np.concatenate(parts, axis=1), np.concatenate(points), np.concatenate(weights)
+        y = np.concatenate(parts, axis=1)
+        u, weight = np.concatenate(points).astype(np.complex128), np.concatenate(weights)
         y = y / np.sqrt(self.q)[:, None]
         y *= np.ldexp(1.0, -int(np.frexp(np.abs(y).max())[1]))
         y[np.abs(y) < _SMALLEST] = 0.0

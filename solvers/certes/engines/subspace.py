@@ -73,6 +73,10 @@ def _real_rows(a: Matrix) -> Array:
     return np.hstack([a.real, a.imag]) if np.iscomplexobj(a) else a
 
 
+def _sum_of_rows(blocks: Sequence[Block], matrices: Sequence[Matrix]) -> Array:
+    return np.asarray(sum(block.rows(entry) for block, entry in zip(blocks, matrices, strict=True)))
+
+
 def _hermitian(a: Matrix) -> Matrix:
     return np.asarray(0.5 * (a + a.conj().T))
 
@@ -163,7 +167,7 @@ class _Newton:
         return np.asarray(self.scale * scipy.linalg.cho_solve(self.factor, self.scale * right, check_finite=False))
 
     def _rows(self, matrices: Sequence[Matrix]) -> Array:
-        return np.sum([block.rows(entry) for block, entry in zip(self.blocks, matrices, strict=True)], axis=0)
+        return _sum_of_rows(self.blocks, matrices)
 
     def _trace(self, matrices: Sequence[Matrix]) -> float:
         """The trace of basis entry basis^*, summed."""
@@ -237,6 +241,6 @@ def phase_one(blocks: Sequence[Block]) -> Iterator[Step]:
             return
         if not (np.isfinite(at.z).all() and np.isfinite(at.tau)):
             return
-        rows = np.sum([block.rows(s) for block, s in zip(blocks, at.S, strict=True)], axis=0)
+        rows = _sum_of_rows(blocks, at.S)
         settled = at.tau - len(rows) * float(rows.min()) < 1e-2 * abs(at.tau)
         yield Step(at.tau, at.x / at.x.mean(), at.S, rows, settled)

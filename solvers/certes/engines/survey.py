@@ -71,10 +71,10 @@ class Survey:
         for k in range(0, _FINE + 1, _FINE // (_GRID - 1)):
             self._look(k)
         for _ in range(_LOOKS):
-            k = self._next()
-            if k is None:
+            further = self._next()
+            if further is None:
                 break
-            self._look(k)
+            self._look(further)
 
     def vectors(self, theta: float, k: int) -> Matrix:
         """The k leading eigenvectors of Re(h A) at an angle, shape (n, k); real where h is real."""
