@@ -432,6 +432,17 @@ def test_dropping_an_obligation_lets_a_wrong_one_through(name, monkeypatch):
     assert verify_switching(system, wrong).valid
 
 
+def test_a_map_whose_leak_does_not_settle_is_refused():
+    """Below step / tau = 2 the orbit is periodic; at 2 the linear part has the multiplier 1 after two steps."""
+    one, x = np.ones((1, 1)), np.ones(1)
+    for step, answer in ((1.9, None), (2.0, "orbit"), (2.5, "orbit")):
+        system = RateNetwork([[3.0]], "relu", step=step)
+        witness = SwitchingWitness(one, one, 2.0 * x, 0.0, -one, x, 2.0, 10.0, x + 1e-6, x - 1e-6, 3.0)
+        failed = verify_switching(system, witness).failed
+        assert (None if failed is None else failed.name) == answer
+        assert audit_witness(system, witness).valid == (answer is None)
+
+
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**31), scale=st.floats(0.3, 0.999))
 def test_a_contracting_network_is_never_refuted(seed, scale):
