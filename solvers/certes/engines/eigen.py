@@ -115,7 +115,7 @@ class _View:
         upper = np.hstack([np.zeros((size, size)), np.eye(size)])
         s = np.linalg.eigvals(np.vstack([upper, lower]))
         near = np.abs(s.real) <= 1e-6 * (1.0 + np.abs(s))
-        return sorted(2.0 * math.atan(abs(value)) for value in s[near].imag)
+        return sorted(2.0 * math.atan(value) for value in s[near].imag if value >= 0.0)
 
     def top(self, functional: Functional, theta: float, count: int) -> tuple[Array, Complex, Complex]:
         """(eigenvalues, vectors, points v* A v) for the largest ``count`` eigenvalues, best first."""
@@ -180,16 +180,22 @@ class Field:
         view = self._view(d)
         functional = self.family.border(price)
         rays: list[Ray] = []
+        seen: list[float] = []
 
         def climb(theta: float, steps: int) -> None:
+            """Add the last ray of the climb."""
+            last: Ray | None = None
             for _ in range(steps):
-                if any(abs(ray.theta - theta) < fine for ray in rays):
-                    return
+                if any(abs(theta - other) < fine for other in seen):
+                    break
                 values, vectors, points = view.top(functional, theta, self.count)
                 left, right = view.lift
                 target = abs(math.atan2(points[0].imag, points[0].real))
-                rays.append(Ray(theta, left @ vectors, right @ vectors, self.family.price(points), values, target))
+                last = Ray(theta, left @ vectors, right @ vectors, self.family.price(points), values, target)
+                seen.append(theta)
                 theta = target
+            if last is not None:
+                rays.append(last)
 
         for theta in thetas:
             climb(theta, 8)

@@ -45,7 +45,7 @@ _PATIENCE = 50
 #: Angles of a first look.
 _WIDE = (0.0, 0.1, 0.25, 0.45, 0.8, 1.3, 1.8, 2.3, 2.8, math.pi)
 #: Relative steps by which the level is raised until it is confirmed.
-_RAISES = tuple(3.0**k for k in range(16))
+_RAISES = tuple(3.0**k for k in range(20))
 
 Stopped = Literal["tolerance", "target", "deadline", "cancelled", "stalled"]
 
@@ -284,7 +284,7 @@ class _Search:
     def confirm(self, stopped: Stopped) -> float | None:
         """A level that cyclic reduction confirms, barely raised; None after a cut that calls for more steps."""
         a = conic.scaled(self.original, self.q)
-        first = max(1e-6, 0.02 * self.tolerance) if stopped == "tolerance" else 1e-6
+        first = max(1e-9, 0.03 * self.tolerance) if stopped == "tolerance" else 1e-6
         for count, raise_ in enumerate(_RAISES):
             raised = self.family.relax(self.family.level(self.best), first * raise_)
             if conic.reaches(a, self.family, raised):
