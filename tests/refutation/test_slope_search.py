@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from certes.engines import ascent
 from certes.engines.ascent import search
+from certes.engines.flips import predicted
 from certes.engines.slopes import Linearisation, excess, isolated, leading_mode
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System
 from hypothesis import given
@@ -152,3 +153,102 @@ def test_one_component_of_a_chain_is_isolated():
     assert mode.growth == pytest.approx(0.5)
     whole = Linearisation.of(RateNetwork(np.ones((3, 3)), "relu"))
     assert isolated(whole, leading_mode(whole, np.ones(3))) is None
+
+
+# Strength: the best vertex, known by enumeration
+
+
+def best_vertex(problem: Linearisation) -> float:
+    """The largest growth over all 2^m vertices, by batched eigenvalues."""
+    ends = np.stack([problem.lower, problem.upper])
+    picks = np.array(list(itertools.product((0, 1), repeat=ends.shape[1])))
+    corners = np.where(picks == 1, ends[1], ends[0])
+    values = np.linalg.eigvals(problem.A + (problem.B[None] * corners[:, None, :]) @ problem.C)
+    return float((values.real if problem.continuous else np.abs(values)).max())
+
+
+def strength_case(seed: int) -> Linearisation:
+    """Rate, hopfield and lure, flows and maps, slopes from 0 and of both signs, 4 to 8 nonlinearities."""
+    random = np.random.default_rng([7, seed])
+    n = int(random.integers(4, 9))
+    step = [None, 1.0, 0.3][seed % 3]
+    slope = [(0.0, 1.0), (-0.2, 1.1), (0.1, 0.8), (-1.0, 1.0)][seed % 4]
+    W = random.standard_normal((n, n)) / np.sqrt(n)
+    if seed % 5 == 4:
+        A = -np.eye(n) + 0.2 * random.standard_normal((n, n))
+        return Linearisation.of(LureSystem(A, np.eye(n), W, slope, step=step))
+    return Linearisation.of((RateNetwork, HopfieldNetwork)[seed % 2](W, slope=slope, step=step))
+
+
+def test_the_best_of_all_vertices_is_found():
+    """In at least 95 of 100 cases; never beyond what enumeration finds."""
+    found = 0
+    for seed in range(100):
+        problem = strength_case(seed)
+        best, mode = best_vertex(problem), search(problem, vertices=True, enough=np.inf)
+        assert mode.growth <= best + 1e-9
+        assert mode.growth == pytest.approx(plain.leading(problem.jacobian(mode.slopes), problem.continuous), abs=1e-7)
+        found += mode.growth >= best - 1e-9
+    assert found >= 95
+
+
+def test_ten_neurons_are_searched_as_well_as_enumerated():
+    for k in range(10):
+        W = np.random.default_rng(10_000 + k).standard_normal((10, 10)) / np.sqrt(10)
+        problem = Linearisation.of(RateNetwork(W, "relu"))
+        assert search(problem, vertices=True, enough=np.inf).growth == pytest.approx(best_vertex(problem), abs=1e-9)
+
+
+@given(st.integers(0, 10_000))
+def test_single_flips_are_predicted_to_second_order(seed):
+    """Small changes of slopes move the leading eigenvalue as predicted, up to third order; singles better still."""
+    random = np.random.default_rng(seed)
+    W = random.standard_normal((6, 6))
+    lower = random.uniform(0.3, 0.8, 6)
+    for size in (1e-2, 1e-3):
+        problem = Linearisation.of(RateNetwork(W, slope=(lower.tolist(), (lower + size).tolist())))
+        values = np.linalg.eigvals(problem.jacobian(problem.lower))
+        apart = np.abs(values[:, None] - values[None, :])[~np.eye(6, dtype=bool)].min()
+        if apart < 0.3:
+            return  # eigenvalues that nearly meet move wildly
+        flips = predicted(problem, problem.lower)
+        assert {len(flip.channels) for flip in flips} == {1, 2}
+        lead = values[np.argmax(values.real)]
+        top = [flip for flip in flips if abs(flip.growth - lead.real) < 0.1]
+        for flip in top[:5]:
+            slopes = flip.of(problem, problem.lower)
+            assert np.flatnonzero(slopes != problem.lower).tolist() == sorted(flip.channels)
+            after = np.linalg.eigvals(problem.jacobian(slopes))
+            near = after.real[np.argmin(np.abs(after.real - flip.growth))]
+            assert flip.growth == pytest.approx(near, abs=1e4 * size**3)
+
+
+def test_a_flip_that_only_silences_a_neuron_is_predicted_exactly():
+    W = np.array([[0.9, 0.0, 0.0], [0.0, 2.0, -10.0], [0.0, 10.0, -3.0]])
+    problem = Linearisation.of(RateNetwork(W, "relu"))
+    flips = {flip.channels: flip.growth for flip in reversed(predicted(problem, np.ones(3)))}  # the best prediction
+    assert flips[(1,)] == pytest.approx(-0.1)  # neuron 0 goes on alone
+    assert flips[(0,)] == pytest.approx(-1.0)  # and falls silent itself
+
+
+def test_no_flip_is_predicted_where_there_are_no_eigenvectors():
+    assert (
+        predicted(
+            Linearisation.of(RateNetwork([[1e300, 1e300], [1e300, 1e300]], slope=(0.5, 1.0), tau=1e-300)), np.ones(2)
+        )
+        == []
+    )
+    shift = Linearisation.of(RateNetwork(np.diag(np.ones(4), 1), "relu"))
+    assert all(np.isfinite(flip.growth) for flip in predicted(shift, np.ones(5)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "median", "most"), [(50, 1.233, 1.366), (100, 1.239, 1.311)])
+def test_the_growth_found_for_more_neurons(size, median, most):
+    """What independent searches of other designs came to as well; a weaker search falls short of it."""
+    found = []
+    for k in range(10):
+        W = np.random.default_rng(1000 * size + k).standard_normal((size, size)) / np.sqrt(size)
+        found.append(1.0 + search(Linearisation.of(RateNetwork(W, "relu")), vertices=True, enough=np.inf).growth)
+    assert np.median(found) >= median - 2e-3
+    assert max(found) >= most - 2e-3

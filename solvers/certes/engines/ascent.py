@@ -22,8 +22,10 @@ Array = NDArray[np.float64]
 
 #: Relative distance beyond the stability border at which a search is content and stops.
 ENOUGH = 1e-2
-#: Starts before children are made, local optima that may be parents, and starts without progress after which to end.
-_FRESH, _PARENTS, _STALE = 16, 12, 48
+#: Starts before children are made, and local optima that may be parents.
+_FRESH, _PARENTS = 16, 12
+#: Starts without progress after which to end: this many per slope, and at most.
+_STALE, _MOST_STALE = 4, 48
 #: Flips that are checked before a vertex counts as a local optimum.
 _TRIED = 8
 
@@ -74,7 +76,7 @@ def search(
             del optima[_PARENTS:]
         progress = climb.best is not None and climb.best.growth > known + _LEAST_GAIN * climb.best.scale
         stale = 0 if progress else stale + 1
-        if stale >= _STALE:
+        if stale >= min(_STALE * len(start), _MOST_STALE):
             break
     return climb.best
 

@@ -13,6 +13,7 @@ flips: a guess to be checked, cheap enough to look at every pair.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,8 @@ def _of_mode(
     ):
         growth = np.nan_to_num(problem.growths(values[j] + shift), nan=-np.inf, posinf=-np.inf)
         for k in np.argsort(-growth, kind="stable")[:_KEPT]:
-            found.append(Flip(tuple(int(i) for i in channels[k]), float(growth[k])))
+            if math.isfinite(growth[k]):
+                found.append(Flip(tuple(int(i) for i in channels[k]), float(growth[k])))
     return found
 
 

@@ -108,7 +108,7 @@ def trajectories(evidence: Evidence) -> Iterator[Array]:
     if not 0 < horizon < np.inf:
         return
     norm = float(np.linalg.norm(evidence.jacobian.mid, 2))
-    step = min(parting_step(norm), horizon) if evidence.system.continuous else 1.0
+    step = min(parting_step(norm, horizon), horizon) if evidence.system.continuous else 1.0
     if not horizon / step <= MOST_STEPS:
         return
     count = int(np.ceil(horizon / step))

@@ -6,6 +6,7 @@ Runge-Kutta method of order 4, maps are iterated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,10 +71,11 @@ def longest_step(norm: float) -> float:
     return 0.05 / (1.0 + norm)
 
 
-def parting_step(norm: float) -> float:
-    """The time step of a replay near an equilibrium, where only the growth of the distance counts.
+def parting_step(norm: float, horizon: float) -> float:
+    """The time step of a replay near an equilibrium, where only the growth of the distance up to a horizon counts.
 
-    The method multiplies a mode of frequency w by 1 - (w h)^6 / 144: less than 2e-6 is lost per step, and a distance
-    that grows tenfold within :data:`MOST_STEPS` steps gains 1e-5 and more.
+    The method multiplies a mode of frequency w by 1 - (w h)^6 / 144 per step. With w <= norm and this h that takes less
+    than a twentieth off the logarithm of a distance that grows tenfold.
     """
-    return 0.25 / (1.0 + norm)
+    speed = 1.0 + norm
+    return min(0.5, math.pow(16.0 / (horizon * speed), 0.2)) / speed
