@@ -152,6 +152,15 @@ def test_slack_notices_changes() -> None:
     assert residual(m, Rate(), dual.level, replace(columns, y=0.0 * columns.y)) == -np.inf
 
 
+def test_slack_does_not_depend_on_the_units_of_the_rows() -> None:
+    m = gaussian(6, 5)
+    dual = optimum(m, Rate())
+    d = np.ldexp(1.0, np.array([-530, -300, 0, 0, -1, -520]))  # squares of the columns would vanish
+    similar = d[:, None] * m / d
+    moved = replace(dual.columns, y=d[:, None] * dual.columns.y)
+    assert residual(similar, Rate(), dual.level, moved) == residual(m, Rate(), dual.level, dual.columns)
+
+
 def margin(m: np.ndarray, c: float) -> float:
     """Largest s with [[-2(1-c) P, P + M^T Q], [., -2 Q]] <= -s I, P <= I, 0 <= Q <= I: positive iff c is provable."""
     n = len(m)

@@ -341,9 +341,9 @@ class _Search:
             parts.append((basis @ (vectors * np.sqrt(values))).astype(np.complex128))
             points.append(np.full(len(values), point))
             weights.append(values)
-        y = np.concatenate(parts, axis=1)
+        y: Complex = np.concatenate(parts, axis=1)
         u, weight = np.concatenate(points).astype(np.complex128), np.concatenate(weights)
-        y = y / np.sqrt(self.q)[:, None]
+        y /= np.sqrt(self.q)[:, None]
         y *= np.ldexp(1.0, -int(np.frexp(np.abs(y).max())[1]))
         y[np.abs(y) < _SMALLEST] = 0.0
         for negligible in (3e-2, 3e-3, 3e-4, 3e-5, 1e-7, 1e-10, 0.0):
