@@ -37,6 +37,8 @@ SHARE = 1e-3
 SPREAD = 1e12
 #: How far behind the best strength a metric is taken, relative to the unit, until one confirms.
 BACK = (3e-8, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 3e-4, 3e-3, 3e-2)
+#: A metric is good if it has this margin for rounding at a claim this far behind its strength, relative to the unit.
+MARGIN, CLAIM = 1e-12, 1e-5
 #: Distances from the spectrum of A, relative to the size, at which the curve is first tested: close to the spectrum the
 #: test along the curve loses its accuracy.
 ROOMS = (3e-7, 1e-5, 1e-3)
@@ -234,22 +236,48 @@ def _metric_for(inequality: Inequality, search: Search, q: Array, strength: floa
     """The metric for given multipliers as close to their best strength as confirms, and that strength."""
     response, unit = search.response, search.unit
     top = best(response, q, min(strength + 0.1 * unit, search.top), search.angles).strength
-    metric, confirmed = np.eye(len(response.A)), -np.inf
+    metric, confirmed, safest = np.eye(len(response.A)), -np.inf, -np.inf
     for back in BACK:
-        for extra in (0.0, 1e-2 * back, back):
+        for extra in (0.0, 1e-2 * back, back, 10.0 * back):
             try:
                 P = Form.at(response, top - back * unit).metric(q, extra * unit)
             except np.linalg.LinAlgError:
                 continue
             reached = -np.inf if P is None else inequality.score(P, q)
-            if P is not None and reached > confirmed:
-                metric, confirmed = P, reached
-            if confirmed >= top - 3.0 * back * unit and _is_sound(metric):
-                return metric, confirmed
+            if P is None or not np.isfinite(reached):
+                continue
+            margin = _margin(inequality, P, q, reached - CLAIM * unit)
+            near = reached >= top - CLAIM * unit
+            if not np.isfinite(confirmed) or (near and margin > safest) or (reached > confirmed and safest <= 0.0):
+                metric, confirmed, safest = P, reached, margin
+            if reached >= top - 3.0 * back * unit and margin > MARGIN:
+                return P, reached
+        if back >= CLAIM and safest > 0.0:
+            break
     return metric, confirmed
 
 
-def _is_sound(metric: Array) -> bool:
-    """Whether the metric stays definite under rounding, each state in its own scale."""
-    root = np.sqrt(np.diagonal(metric))
-    return bool(np.linalg.eigvalsh(metric / root[:, None] / root[None, :])[0] > 1e-11)
+def _margin(inequality: Inequality, P: Array, q: Array, strength: float) -> float:
+    """What the Lur'e block at a strength leaves beyond rounding: its least eigenvalue, each row in its own scale."""
+    given, order = inequality, sum(inequality.B.shape)
+    coupling = given.C.T * (given.gap * q)
+    block = _block(P, given.A, given.B, coupling, q, strength, given.continuous)
+    P, A, B = np.abs(P), np.abs(given.A), np.abs(given.B)
+    sizes = _block(P, A, B, np.abs(coupling), q, abs(strength), given.continuous)
+    scale = np.diagonal(block)
+    if not (np.isfinite(sizes).all() and (scale > 0.0).all()):
+        return -np.inf
+    root = np.sqrt(scale)
+    lost = float((np.abs(sizes) / root[:, None] / root[None, :]).sum(axis=1).max())
+    least = float(np.linalg.eigvalsh(block / root[:, None] / root[None, :])[0])
+    return least - float(np.finfo(float).eps) * order * lost
+
+
+def _block(P: Array, A: Array, B: Array, coupling: Array, q: Array, strength: float, continuous: bool) -> Array:
+    """The block that the verifier asks to be positive definite (a map: of order 2 n + m, linear in A and B)."""
+    if continuous:
+        drift, row = P @ (A + strength * np.eye(len(A))), P @ B + coupling
+        return np.block([[-(drift + drift.T), -row], [-row.T, 2.0 * np.diag(q)]])
+    PA, PB = P @ A, P @ B
+    kept = strength * strength * P
+    return np.block([[kept, -coupling, PA.T], [-coupling.T, 2.0 * np.diag(q), PB.T], [PA, PB, P]])
