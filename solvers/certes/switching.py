@@ -16,13 +16,21 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from certes.engines.monitor import Monitor
-from certes.engines.slopes import Linearisation, leading_mode
+from certes.engines.slopes import Linearisation, Mode, leading_mode
 from certes.engines.switching import LARGEST, Cycle, search, tuned
 from certes.errors import CertesError
 from certes.proofs import SwitchingWitness
 from certes.refutation import inertia_numbers, points_of
 from certes.systems import System
-from certes.verify.switching import Switching, direction, lyapunov, measured_input, monodromy, verify_switching
+from certes.verify.switching import (
+    Switching,
+    direction,
+    lyapunov,
+    measured_input,
+    monodromy,
+    steps_of,
+    verify_switching,
+)
 
 Array = NDArray[np.float64]
 
@@ -31,9 +39,9 @@ _INSETS = (5e-2, 1e-2, 1e-3, 1e-5)
 #: Durations of the ramps, as shares of what the growth of one period would pay for.
 _RAMPS = (0.3, 0.03, 3e-3, 3e-4, 3e-5)
 #: Half the first distance of the two starts, and how far apart they are to end.
-_NUDGES, _PARTING = (1e-6, 1e-8, 1e-4), 100.0
-#: Smallest growth of one period worth showing.
-_LEAST = 1e-4
+_NUDGES, _PARTINGS = (1e-6, 1e-8, 1e-4), (100.0, 15.0)
+#: The longest replay, in steps.
+_LONGEST = 60_000
 
 
 def refute_by_switching(
@@ -59,18 +67,31 @@ def refute_by_switching(
             cycle = search(problem, stop=lambda: monitor.over)
             if cycle is None:
                 return None
-            for points, slopes in _attained(system, cycle.slopes):
-                there = tuned(problem, slopes, cycle.durations, stop=lambda: monitor.over)
-                if monitor.over:
-                    return None
-                if there is None or there.growth * there.period < _LEAST:
-                    continue
-                for ramp in _ramps(system, problem, there):
-                    if (witness := _witness(system, problem, points, there, ramp)) is not None:
-                        return witness
+            drafts = _drafts(system, problem, cycle, monitor)
+            witnesses = (witness for draft, mode in drafts for witness in _parting(system, problem, draft, mode))
+            return next((witness for witness in witnesses if not monitor.over and _accepted(system, witness)), None)
         except (np.linalg.LinAlgError, CertesError, FloatingPointError, ValueError):
             return None
-    return None
+
+
+def _drafts(
+    system: System, problem: Linearisation, cycle: Cycle, monitor: Monitor
+) -> Iterator[tuple[SwitchingWitness, Mode]]:
+    """Witnesses that only lack two starts, the smallest inputs first, each with the leading mode of its period map."""
+    for points, slopes in _attained(system, cycle.slopes):
+        there = tuned(problem, slopes, cycle.durations, stop=lambda: monitor.over)
+        if there is None or there.growth <= 0.0:
+            continue
+        for ramp in _ramps(system, problem, there):
+            if not monitor.over and (found := _draft(system, problem, points, there, ramp)) is not None:
+                yield found
+
+
+def _accepted(system: System, witness: SwitchingWitness) -> bool:
+    """Whether the verifier takes it, and the replay is short."""
+    return (
+        steps_of(Switching(system, witness)) * witness.periods <= _LONGEST and verify_switching(system, witness).valid
+    )
 
 
 def _attained(system: System, slopes: Array) -> Iterator[tuple[Array, Array]]:
@@ -94,10 +115,10 @@ def _ramps(system: System, problem: Linearisation, cycle: Cycle) -> Iterator[flo
     yield from (share * unit for share in _RAMPS)
 
 
-def _witness(
+def _draft(
     system: System, problem: Linearisation, points: Array, cycle: Cycle, ramp: float
-) -> SwitchingWitness | None:
-    """The numbers of the proof, and two starts that part; None if the verifier would refuse them."""
+) -> tuple[SwitchingWitness, Mode] | None:
+    """The numbers of the proof, with both starts on the orbit; None if the verifier would refuse the numbers."""
     n = system.size
     blank = np.zeros(n)
     draft = SwitchingWitness(points, cycle.slopes, cycle.durations, ramp, np.eye(n), blank, 1.0, 0.0, blank, blank, 1.0)
@@ -111,28 +132,32 @@ def _witness(
     numbers = inertia_numbers(still, mode, exact=True)
     if numbers is None:
         return None
-    draft = replace(draft, lyapunov=numbers.lyapunov, direction=numbers.direction, growth=numbers.growth)
+    centre = points[0] if system.form == "hopfield" else _orbit(system, problem, points, cycle)
+    draft = replace(
+        draft,
+        lyapunov=numbers.lyapunov,
+        direction=numbers.direction,
+        growth=numbers.growth,
+        start=centre,
+        start_other=centre,
+    )
     case = Switching(system, draft)
-    if not (lyapunov(case).held and direction(case).held):
+    if not (lyapunov(case).held and direction(case).held and steps_of(case) <= _LONGEST):
         return None
-    centre = points[0] if case.steered else _orbit(system, problem, points, cycle)
-    draft = replace(draft, start=centre, start_other=centre)
-    measured = measured_input(Switching(system, draft))
-    if measured is None or not np.isfinite(measured[0]):
-        return None
+    return replace(draft, largest_input=measured_input(case)[0]), mode
+
+
+def _parting(system: System, problem: Linearisation, draft: SwitchingWitness, mode: Mode) -> Iterator[SwitchingWitness]:
+    """The draft with starts on both sides of the orbit, along the leading eigenvector."""
     leading = np.real(np.exp(-0.5j * np.angle((mode.eigenvector**2).sum())) * mode.eigenvector)
     leading = leading / max(float(np.abs(leading).max()), float(np.abs(problem.C @ leading).max()))
-    for nudge, parting in itertools.product(_NUDGES, (_PARTING, 1.5 * math.sqrt(_PARTING))):
-        witness = replace(
+    for nudge, parting in itertools.product(_NUDGES, _PARTINGS):
+        yield replace(
             draft,
-            largest_input=measured[0],
-            start=centre + nudge * leading,
-            start_other=centre - nudge * leading,
+            start=draft.start + nudge * leading,
+            start_other=draft.start - nudge * leading,
             periods=float(math.ceil(math.log(parting) / math.log(mode.growth))),
         )
-        if verify_switching(system, witness).valid:
-            return witness
-    return None
 
 
 def _orbit(system: System, problem: Linearisation, points: Array, cycle: Cycle) -> Array:

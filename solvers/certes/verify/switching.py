@@ -228,16 +228,15 @@ def _centre(witness: SwitchingWitness) -> Array:
     return (witness.start[:, None] + witness.start_other[:, None]) / 2.0
 
 
-def measured_input(case: Switching) -> tuple[float, Array] | None:
-    """The largest modulus of an entry of the input, in float64, and where the orbit is after one period.
+def steps_of(case: Switching) -> int:
+    """Time steps that the replay of one period takes."""
+    return sum(piece.count for piece in _pieces(case))
 
-    None if one period takes more steps than a replay may.
-    """
-    pieces = list(_pieces(case))
-    if sum(piece.count for piece in pieces) > MOST_STEPS:
-        return None
+
+def measured_input(case: Switching) -> tuple[float, Array]:
+    """The largest modulus of an entry of the input, in float64, and where the orbit is after one period."""
     state, largest = _centre(case.witness), 0.0
-    for piece in pieces:
+    for piece in _pieces(case):
         for _ in range(piece.count):
             largest = max(largest, float(np.abs(piece.motion.input(state)).max()))
             state = piece.motion.advance(state, piece.step)
@@ -248,10 +247,9 @@ def measured_input(case: Switching) -> tuple[float, Array] | None:
 
 def input_size(case: Switching) -> Check:
     """The midpoint of the starts lies on the periodic orbit, and no input entry is larger than stated."""
-    centre, measured = _centre(case.witness), measured_input(case)
-    if measured is None:
+    if not steps_of(case) <= MOST_STEPS:
         return Check("input", False, f"at most {MOST_STEPS} steps of simulation")
-    largest, end = measured
+    centre, (largest, end) = _centre(case.witness), measured_input(case)
     near = NEAR * (1.0 + np.abs(centre).max())
     held = bool(np.abs(end - centre).max() <= near)
     if case.steered:
@@ -263,10 +261,9 @@ def input_size(case: Switching) -> Check:
 def parting(case: Switching) -> Check:
     """Simulated in float64, the two trajectories end at least 10 times as far apart as they started."""
     witness, pieces = case.witness, list(_pieces(case))
-    steps = sum(piece.count for piece in pieces)
     if not (witness.periods >= 1.0 and Fraction(witness.periods).denominator == 1):
         return Check("parting", False, "a whole number of periods")
-    if not witness.periods * steps <= MOST_STEPS:
+    if not witness.periods * steps_of(case) <= MOST_STEPS:
         return Check("parting", False, f"at most {MOST_STEPS} steps of simulation")
     states = np.column_stack([_centre(witness), witness.start, witness.start_other])
     initial = float(np.linalg.norm(states[:, 1] - states[:, 2]))
