@@ -25,7 +25,7 @@ from certes.proofs import InstabilityWitness
 from certes.systems import System
 from certes.verify.attained import attained, beyond, jacobian, negative, slope_box, unshifted
 from certes.verify.intervals import Box
-from certes.verify.motion import MOST_STEPS, NEAR, PART, Motion, parting_step
+from certes.verify.motion import MOST_STEPS, NEAR, PART, Motion, parting_steps
 from certes.verify.question import definite_check, inputs, is_symmetric
 from certes.verify.report import Check, Report
 
@@ -108,10 +108,10 @@ def trajectories(evidence: Evidence) -> Iterator[Array]:
     if not 0 < horizon < np.inf:
         return
     norm = float(np.linalg.norm(evidence.jacobian.mid, 2))
-    step = min(parting_step(norm, horizon), horizon) if evidence.system.continuous else 1.0
-    if not horizon / step <= MOST_STEPS:
+    steps = parting_steps(norm, horizon) if evidence.system.continuous else horizon
+    if not steps <= MOST_STEPS:
         return
-    count = int(np.ceil(horizon / step))
+    count = int(np.ceil(steps))
     states = evidence.starts
     for _ in range(count):
         states = motion.advance(states, horizon / count)

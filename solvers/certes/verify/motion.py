@@ -71,11 +71,11 @@ def longest_step(norm: float) -> float:
     return 0.05 / (1.0 + norm)
 
 
-def parting_step(norm: float, horizon: float) -> float:
-    """The time step of a replay near an equilibrium, where only the growth of the distance up to a horizon counts.
+def parting_steps(norm: float, horizon: float) -> float:
+    """The number of steps h of a replay near an equilibrium, where only the growth of the distance counts; may be inf.
 
     The method multiplies a mode of frequency w by 1 - (w h)^6 / 144 per step. With w <= norm and this h that takes less
     than a twentieth off the logarithm of a distance that grows tenfold.
     """
-    speed = 1.0 + norm
-    return min(0.5, math.pow(16.0 / (horizon * speed), 0.2)) / speed
+    reach = horizon * (1.0 + norm)
+    return reach * max(2.0, math.pow(reach / 16.0, 0.2))
