@@ -116,6 +116,18 @@ def test_rotation_with_slopes_of_both_signs(form: Any, step: float | None) -> No
         assert not holds(system, LevelBound(truth - away, NormBound(columns)))
 
 
+@pytest.mark.parametrize("form", [RateNetwork, HopfieldNetwork])
+@pytest.mark.parametrize("slopes", [[0.5, 1.0], [1.0, 0.5]])
+def test_every_neuron_has_its_own_slopes(form: Any, slopes: list[float]) -> None:
+    """W diagonal: each neuron is a network of its own, with the best rate 1 - g_i w_i; the slowest one binds."""
+    W, g = np.diag([3.0, 1.0]), np.array(slopes)
+    truth, one = 1 - float((g * np.diag(W)).max()), np.eye(2)[:, :1]
+    for lower, proof in ((0 * g, conic(0.0, 1.0, one[:, 0]).proof), (-g, NormBound(one))):
+        system = form(W, slope=(lower, g))
+        assert holds(system, LevelBound(truth + NEAR, proof))
+        assert not holds(system, LevelBound(truth - NEAR, proof))
+
+
 # semidefinite programs ---------------------------------------------------------------------------------------------
 
 
