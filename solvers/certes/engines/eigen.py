@@ -76,8 +76,7 @@ class Bar:
 class _View:
     """A, or its compression to a subspace, for one d."""
 
-    def __init__(self, matrix: Array, lift: tuple[Array, Array], gram: bool) -> None:
-        self.lift = lift
+    def __init__(self, matrix: Array, gram: bool) -> None:
         self.symmetric = 0.5 * (matrix + matrix.T)
         self.skew = None if gram else 0.5 * (matrix - matrix.T)
         self.matrix = matrix
@@ -162,7 +161,7 @@ class Field:
 
     def missed(self, d: Array, price: float) -> list[float]:
         """Angles, one for every arc where Re(h z) exceeds the half planes of this price (exact if dense)."""
-        view, functional = self._view(d), self.family.border(price)
+        (view, _), functional = self._view(d), self.family.border(price)
         ends = view.crossings(functional)
         arcs = [0.0, *(0.5 * (a + b) for a, b in itertools.pairwise(ends)), math.pi]
         return [theta for theta in arcs if not view.below(functional, theta)]
@@ -177,7 +176,7 @@ class Field:
             bar: if no price at ``thetas`` exceeds its limit, test on :data:`GRID` whether a maximum was missed.
             fine: stop climbing where an angle moves by less than this.
         """
-        view = self._view(d)
+        view, root = self._view(d)
         functional = self.family.border(price)
         rays: list[Ray] = []
         seen: list[float] = []
@@ -189,9 +188,9 @@ class Field:
                 if any(abs(theta - other) < fine for other in seen):
                     break
                 values, vectors, points = view.top(functional, theta, self.count)
-                left, right = view.lift
                 target = abs(math.atan2(points[0].imag, points[0].real))
-                last = Ray(theta, left @ vectors, right @ vectors, self.family.price(points), values, target)
+                y, my = self._lifted(d, root, vectors)
+                last = Ray(theta, y, my, self.family.price(points), values, target)
                 seen.append(theta)
                 theta = target
             if last is not None:
@@ -230,15 +229,23 @@ class Field:
             rays = self.glance(d, price, [ray.theta for ray in leading], bar, fine)
         return rays
 
-    def _view(self, d: Array) -> _View:
+    def _view(self, d: Array) -> tuple[_View, Array]:
+        """The matrix for this d, compressed unless dense, and T such that D Y T is orthonormal."""
         up = np.exp(d)
         if self.dense:
             a = up[:, None] * self.m / up[None, :]
-            return _View(a.T @ a if self.gram else a, (np.diag(1.0 / up), self.m / up[None, :]), self.gram)
+            return _View(a.T @ a if self.gram else a, self.gram), np.zeros((0, 0))
         v, av = up[:, None] * self.y, up[:, None] * self.my
         root = _orthonormal(v.T @ v)
-        v, av = v @ root, av @ root
-        return _View(av.T @ av if self.gram else v.T @ av, (self.y @ root, self.my @ root), self.gram)
+        return _View(root.T @ ((av if self.gram else v).T @ av) @ root, self.gram), root
+
+    def _lifted(self, d: Array, root: Array, vectors: Complex) -> tuple[Complex, Complex]:
+        """y and M y of eigenvectors of a view."""
+        if self.dense:
+            y = np.asarray(vectors / np.exp(d)[:, None])
+            return y, np.asarray(self.m @ y)
+        coordinates = root @ vectors
+        return np.asarray(self.y @ coordinates), np.asarray(self.my @ coordinates)
 
     def _residuals(self, d: Array, price: float, rays: list[Ray]) -> tuple[Array, float]:
         """Residuals of the two best vectors of every ray, as real columns in the coordinates of y, and an error."""
@@ -286,14 +293,14 @@ class Field:
 
     def _restart(self, d: Array, rays: list[Ray]) -> None:
         """Keep the leading eigenvectors of the compressed problem at the leading angles."""
-        view = self._view(d)
+        view, root = self._view(d)
         functional = self.family.border(max(ray.price for ray in rays))
         kept = [view.top(functional, ray.theta, WIDEST // (4 * len(rays)))[1] for ray in rays]
         complexes = np.concatenate(kept, axis=1)
         basis, triangle = np.linalg.qr(np.concatenate([complexes.real, complexes.imag], axis=1))
         basis = basis[:, np.abs(np.diag(triangle)) > 1e-6]
-        left, right = view.lift
-        self.y, self.my = left @ basis, right @ basis
+        coordinates = root @ basis
+        self.y, self.my = self.y @ coordinates, self.my @ coordinates
 
 
 def _leading(rays: list[Ray]) -> list[Ray]:
