@@ -2,8 +2,8 @@
 
 Z = [x; v][x; v]^H summed over solutions of z x = A x + B v at points z of the curve of a strength is what a persistent
 excitation at these points leaves: A X + B V = X diag(z). If in every channel the sum of Re(conj(v_i) (G C x)_i) -
-abs(v_i)^2 is not negative, any P and Q give the Lur'e block a vector along which it is not positive. Matrices S^-1 of
-the barrier at a strength out of reach, minimising the threshold, tend to such V (docs/theory.md, optimality).
+abs(v_i)^2 is not negative, any P and Q give the Lur'e block a vector along which it is not positive. The dual
+matrices of the path that lowers the threshold at a strength out of reach tend to such V (docs/theory.md, optimality).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def prove(
 
 
 def _columns(response: Response, q: Array, level: float, angles: list[float], monitor: Monitor) -> Array | None:
-    """Channel-feasible Y from the barrier over the threshold at a fixed strength, or None."""
+    """Y from the path that lowers the threshold at a fixed strength; None: the strength may be in reach."""
     asked = sorted({*angles, *violated(response, q, level), *response.grid()[:4]})
     threshold = max(worst(response, q, level, angle) for angle in asked)
     if threshold <= 1.0:

@@ -7,8 +7,8 @@ With q relative to the current point and G~ = Q^1/2 G Q^-1/2 the condition at an
 when q grows by the factors 1 + d and the level by ``gain``. The level is either the strength, at threshold 1
 (N = d G~ / d strength + its conjugate transpose), or minus the threshold, at a fixed strength (N = 2 I). Maximising it
 is a semidefinite program, but for the curvature of G in the strength; q is normalised by a linear equation. Its dual
-has a matrix X >= 0 at every angle: the sum of trace(X N) is 1, and in every channel the sum of Re(R X)_ii is a fixed
-share of nothing. The steps follow X S = mu I in the direction of C. Helmberg, F. Rendl, R. Vanderbei, H. Wolkowicz
+has a matrix X >= 0 at every angle: the sum of trace(X N) is 1, and in every channel the sum of Re(R X)_ii is 0, up to
+mu. The steps follow X S = mu I in the direction of C. Helmberg, F. Rendl, R. Vanderbei, H. Wolkowicz
 (SIAM J. Optim. 6 (1996)) and M. Kojima, S. Shindoh, S. Hara (SIAM J. Optim. 7 (1997)); q > 0 and the spectrum of A are
 kept away by a plain logarithmic barrier.
 """
