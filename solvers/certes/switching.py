@@ -37,7 +37,7 @@ Array = NDArray[np.float64]
 #: Shares of the slope interval that the slopes stay away from ends a smooth activation reaches only at infinity.
 _INSETS = (5e-2, 1e-2, 1e-3, 1e-5)
 #: Durations of the ramps, as shares of what the growth of one period would pay for.
-_RAMPS = (0.3, 0.03, 3e-3, 3e-4, 3e-5)
+_RAMPS = (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
 #: Half the first distance of the two starts, and how far apart they are to end.
 _NUDGES, _PARTINGS = (1e-6, 1e-8, 1e-4), (100.0, 15.0)
 #: The longest replay, in steps.
