@@ -211,6 +211,14 @@ def test_a_wrong_number_is_refused(name):
         assert not audit_witness(system, changed).valid
 
 
+def test_a_contracting_map_is_refused_by_verifier_and_audit():
+    proof = NoMetricProof(np.ones((1, 2)), np.zeros(2, int), np.eye(2))
+    lure = LureSystem(0.5 * SKEW, np.eye(2), 0.4 * SKEW, slope=(0.0, 1.0), discrete=True)
+    for system in (RateNetwork(0.9 * SKEW, "tanh", step=1.0), lure):
+        assert verify_no_metric(system, proof).failed.name == "separating"
+        assert audit_witness(system, proof).failed.name == "separating"
+
+
 WRONG = {
     "slopes": (RateNetwork(SKEW, "tanh"), NoMetricProof(np.full((1, 2), -9.0), np.zeros(2, int), np.eye(2))),
     "separating": (RateNetwork(SKEW, "tanh"), NoMetricProof(np.ones((1, 2)), np.zeros(2, int), np.eye(2))),

@@ -371,10 +371,23 @@ MUTATIONS: dict[str, tuple[Change, set[str]]] = {
 def test_a_wrong_number_is_refused(case, name):
     system, witness = case
     change, expected = MUTATIONS[name]
-    report = verify_switching(system, replace(witness, **change(system, witness)))
+    wrong = replace(witness, **change(system, witness))
+    report = verify_switching(system, wrong)
     assert report.verdict == "undecided"
     assert report.failed is not None
     assert report.failed.name in expected
+    # what is no evidence but proof, the exact audit refuses as well (stated slopes it does not use)
+    if expected <= {"slopes", "schedule", "lyapunov", "direction"} and "slopes" not in name and "huge" not in name:
+        assert not audit_witness(system, wrong).valid
+
+
+def test_a_ramp_too_long_is_refused_by_verifier_and_audit():
+    system = HopfieldNetwork(4.0 * SKEW, "tanh")
+    witness = refute_by_switching(system)
+    for factor in (20.0, 200.0):
+        longer = replace(witness, ramp=factor * witness.ramp)
+        assert verify_switching(system, longer).failed.name == "lyapunov"
+        assert audit_witness(system, longer).failed.name == "lyapunov"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 5e-324])
