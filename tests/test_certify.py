@@ -256,7 +256,7 @@ def test_a_bound_that_is_none_is_not_given_out(monkeypatch: pytest.MonkeyPatch, 
 def test_a_false_witness_is_no_refutation(monkeypatch: pytest.MonkeyPatch) -> None:
     false = certes.certify(RateNetwork([[3.0]], "tanh")).witness
     assert false is not None
-    monkeypatch.setattr("certes.refutation.refute", lambda *_, **__: false)
+    monkeypatch.setattr("certes.refutation.witness_at", lambda *_, **__: false)
     result = certes.certify(RateNetwork([[0.999]], "tanh"), "absolute", rate=0.5)
     assert result.verdict == "undecided"
     assert attempt(result, "instability").outcome == "refused"

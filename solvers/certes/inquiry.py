@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from certes.conditions.base import Candidate, Condition, Goal, NothingFound
 from certes.engines.monitor import Monitor
@@ -25,6 +26,8 @@ from certes.verify.switching import verify_switching
 
 if TYPE_CHECKING:
     from certes.distances import Distances
+
+Array = NDArray[np.float64]
 
 #: States up to which it is worth computing spectra to see that no condition can do better.
 _SPECTRA = 400
@@ -61,7 +64,8 @@ class Inquiry:
         self.attempts: list[Attempt] = []
         self.proven: list[Proven] = []
         self.bound: LevelBound | None = None
-        self.multipliers: np.ndarray | None = None
+        self.multipliers: Array | None = None
+        self.slopes: Array | None = None
         self.distances: Distances | None = None
 
     @property
@@ -78,7 +82,8 @@ class Inquiry:
         """
         self.monitor.say(f"{condition.name}: searching")
         left = self.monitor.left
-        goal = replace(self.goal, seconds=None if left is None else max(left, 0.01), cancelled=self._either(cancelled))
+        stop = self._either(cancelled)
+        goal = replace(self.goal, seconds=None if left is None else max(left, 0.01), cancelled=stop)
         try:
             decision = condition.decide(self.system, goal)
         except MemoryError:
@@ -94,8 +99,9 @@ class Inquiry:
         else:
             self._judge(condition, decision)
 
-    def _either(self, cancelled: Callable[[], bool] | None) -> Callable[[], bool]:
-        return lambda: (cancelled is not None and cancelled()) or self.monitor.why == "cancelled"
+    def _either(self, stop: Callable[[], bool] | None) -> Callable[[], bool]:
+        """Says yes when ``stop`` does, and when the whole inquiry is over."""
+        return lambda: (stop is not None and stop()) or self.monitor.over
 
     def _judge(self, condition: Condition, candidates: tuple[Candidate, ...]) -> None:
         """The first candidate that the verifier accepts; if none, the last refusal counts (it has most margin)."""
@@ -162,10 +168,13 @@ class Inquiry:
         return None if result is None else replace(result, attempts=tuple(self.attempts))
 
     def _unstable(self, stop: Callable[[], bool]) -> tuple[Result | None, Attempt]:
-        from certes.refutation import refute
+        from certes.refutation import fastest, witness_at
 
         self.monitor.say("instability: searching")
-        witness = refute(self.system, self.monitor.left, stop=self._either(stop))
+        over = self._either(stop)
+        mode = fastest(self.system, stop=over)
+        witness = None if mode is None else witness_at(self.system, mode, stop=over)
+        self.slopes = None if mode is None else mode.slopes
         if witness is None:
             return None, Attempt(
                 "instability", "nothing", reason="no-witness", detail="no unstable equilibrium was found"
@@ -230,7 +239,7 @@ class Inquiry:
         from certes.distances import distances
 
         self.monitor.say("measuring how far the weights are from a proof and from a refutation")
-        self.distances = distances(self.system, multipliers=self.multipliers, monitor=self.monitor)
+        self.distances = distances(self.system, multipliers=self.multipliers, slopes=self.slopes, monitor=self.monitor)
 
     @property
     def best(self) -> Proven:

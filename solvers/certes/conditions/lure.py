@@ -16,6 +16,9 @@ The backends of :mod:`.reference` solve the inequality as it stands.
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,6 +79,8 @@ def _uniform(leak: UniformLeak, goal: Goal) -> Decision:
     if (dual := duality.prove(leak.weights, leak.family, q, found.level, gap=gap, monitor=monitor)) is not None:
         q, bound = dual.q, leak.bound(dual)
         best = leak.number(dual.best)
+    elif not monitor.over:
+        bound = leak_bound(leak.system)
     candidates = uniform_candidates(leak, q, best, goal.target, bound)
     return candidates or _nothing(leak.system, goal, best, found.stopped, monitor, bound, q)
 
@@ -88,6 +93,8 @@ def _general(system: System, goal: Goal) -> Decision:
     bound = None
     if found.columns is not None:
         bound = LevelBound(inequality.level(found.bound), LureBound(found.columns, dual))
+    elif found.stopped != "target" and not monitor.over:
+        bound = leak_bound(system)
     unit = max(abs(found.strength), 1.0 / float(system.tau.max()) if system.continuous else 1.0)
     strengths = [found.strength - back * unit for back in BACK_OFFS]
     if target is not None:
@@ -100,6 +107,22 @@ def _general(system: System, goal: Goal) -> Decision:
             candidates.append(Candidate(proof, claim(system, number), bound))
     best = inequality.level(found.strength)
     return tuple(candidates) or _nothing(system, goal, best, found.stopped, monitor, bound, found.multipliers)
+
+
+def leak_bound(system: System) -> LevelBound | None:
+    """What slope 0 allows, whatever the weights: rate 1 / tau, or factor abs(1 - step / tau); None if it is excluded."""
+    if system.form == "lure" or bool((system.slope.lower > 0).any() or (system.slope.upper < 0).any()):
+        return None
+    taus = [Fraction(float(tau)) for tau in np.unique(system.tau)]
+    if system.step is None:
+        exact = min(1 / tau for tau in taus)
+        number = float(exact)
+        number = number if number >= exact else math.nextafter(number, math.inf)
+    else:
+        exact = max(abs(1 - Fraction(system.step) / tau) for tau in taus)
+        number = float(exact)
+        number = number if number <= exact else math.nextafter(number, -math.inf)
+    return LevelBound(number, LureBound(np.eye(2 * system.size, 1), False))
 
 
 def _nothing(
