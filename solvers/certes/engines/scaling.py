@@ -265,7 +265,7 @@ class _Search:
         gained = self.best - price
         if price <= sufficient and promised > 0.0:
             self.d, self.best, self.nulls = self.d + x, price, 0
-            self.monitor.say(f"round {self.rounds}: {self.family.level(price):.6g}")
+            self.monitor.say(f"round {self.rounds}: level {self.family.level(price):.6g}")
             if gained > 0.5 * promised:
                 self.u *= 0.5
             return
