@@ -110,7 +110,7 @@ def _general(system: System, goal: Goal) -> Decision:
 
 
 def leak_bound(system: System) -> LevelBound | None:
-    """What slope 0 allows, whatever the weights: rate 1 / tau, or factor abs(1 - step / tau); None if it is excluded."""
+    """What slope 0 allows, whatever the weights: rate 1 / tau, or factor abs(1 - step / tau); None without slope 0."""
     if system.form == "lure" or bool((system.slope.lower > 0).any() or (system.slope.upper < 0).any()):
         return None
     taus = [Fraction(float(tau)) for tau in np.unique(system.tau)]
