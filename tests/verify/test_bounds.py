@@ -12,8 +12,8 @@ import scipy.sparse
 from certes.proofs import Claims, ConicBound, LevelBound, LureBound, LureProof, NormBound, SingularProof
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System
 from certes.verify import bound as module
-from certes.verify import verify_bound, verify_contraction
-from certes.verify.report import Check
+from certes.verify import contraction, verify_bound, verify_contraction
+from certes.verify.report import Check, Report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -351,6 +351,16 @@ def test_dropping_a_part_lets_a_false_bound_through(part: str, monkeypatch: pyte
         W, g = np.array([[0.0, 3.0], [0.2, 0.0]]), np.array([1.0, 0.1])
         right = HopfieldNetwork(W, slope=(np.zeros(2), g))
         assert best_level(right, -5.0, 1.0) == pytest.approx(1 - np.sqrt(0.06), abs=1e-3)
+
+
+def test_a_bound_that_contradicts_its_proof_is_refused_before_it_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both cannot be true, so this decides only if the verifier of bounds were wrong: here it is made so."""
+    monkeypatch.setattr(contraction, "verify_bound", lambda *_: Report("undecided"))
+    proof = SingularProof(np.ones(1), 0.25)
+    for system, claims, away in ((_BOTH, Claims(rate=0.5), 1), (_BOTH.with_step(1.0), Claims(factor=0.5), -1)):
+        for shift, expected in ((1e-3, True), (0.0, False), (-1e-3, False)):
+            claim = LevelBound(0.5 + away * shift, NormBound(_ONE))
+            assert verify_contraction(system, proof, replace(claims, bound=claim)).valid == expected
 
 
 # numbers that are none ---------------------------------------------------------------------------------------------
