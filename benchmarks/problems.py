@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from certes.proofs import AbsoluteProof, Claims, LureProof, StepClaim
-from certes.systems import RateNetwork
+from certes.systems import LureSystem, RateNetwork
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -58,6 +58,26 @@ class Dense:
         P, q, W = self.proof.metric, self.proof.multipliers, self.system.matrix("W")
         coupling = -(P + W.T * q)
         return np.block([[1.6 * P, coupling], [coupling.T, 2.0 * np.diag(q)]])
+
+
+def gaussian_weights(size: int, gain: float = 0.5, seed: int = 0) -> Array:
+    """W = gain * N(0, 1) / sqrt(n), shape (n, n); at gain 0.5 the best rate is near 0.3 for large n, below 0 at 1."""
+    return np.asarray(np.random.default_rng(seed).standard_normal((size, size)) * (gain / sqrt(size)))
+
+
+def heterogeneous(size: int, seed: int = 0) -> LureSystem:
+    """T x' = (L - I) x + W phi(x), slopes in [0, 1]: tau from 0.5 to 2, L skew and small, W Gaussian of gain 0.55.
+
+    Args:
+        size: states n, and as many channels.
+        seed: of the generator.
+    """
+    rng = np.random.default_rng(seed)
+    tau = rng.uniform(0.5, 2.0, size)
+    coupling = rng.standard_normal((size, size)) * (0.1 / sqrt(size))
+    weights = rng.standard_normal((size, size)) * (0.55 / sqrt(size))
+    leak = (coupling - coupling.T) - np.eye(size)
+    return LureSystem(leak / tau[:, None], weights / tau[:, None], np.eye(size), slope=(0.0, 1.0))
 
 
 def sparse_weights(size: int, per_row: int = 10, root: float = 0.9, seed: int = 0) -> sp.csr_array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,8 @@ from benchmarks.measure import Race, Spread
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
+Unit = Literal["", "x", "times faster", "s", "GB", "n^2 doubles"]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -23,25 +25,26 @@ class Row:
     Attributes:
         what: what was measured.
         size: of which problem.
-        value: the number; a ratio (``x``, ours / other) or an amount of memory (``GB``, 10^9 bytes).
-        unit: unit of the value.
-        aim: the value should be at most this; None: no aim was set.
+        value: the number.
+        unit: ``x``: ours / other; ``times faster``: other / ours; ``s``; ``GB``: 10^9 bytes; ``n^2 doubles``: 8 n^2
+            bytes; empty: a plain number.
+        aim: the value should be at most this (``times faster``: at least); None: no aim was set.
         ours, other: seconds per call, where times were taken.
-        other_name: what ours is compared with.
+        other_name: what ours is compared with, or where our time goes.
         because: why an aim is missed, if it is.
-        note: further numbers by name.
+        note: further findings by name.
     """
 
     what: str
     size: str
     value: Spread
-    unit: Literal["x", "GB"]
+    unit: Unit
     aim: float | None = None
     ours: Spread | None = None
     other: Spread | None = None
     other_name: str = ""
     because: str = "no reason recorded"
-    note: dict[str, float] | None = None
+    note: Mapping[str, object] | None = None
 
     @classmethod
     def of_race(cls, what: str, size: str, race: Race, aim: float | None = None, because: str = "") -> Row:
@@ -53,15 +56,22 @@ class Row:
         """``met``, ``missed because ...``, or a dash where no aim was set."""
         if self.aim is None:
             return "-"
-        return "met" if self.value.median <= self.aim else f"missed because {self.because}"
+        met = self.value.median >= self.aim if self._more_is_better else self.value.median <= self.aim
+        return "met" if met else f"missed because {self.because}"
+
+    @property
+    def _more_is_better(self) -> bool:
+        return self.unit == "times faster"
 
     def cells(self) -> list[str]:
         """The row of a table."""
         value = self.value
-        measured = f"{value.median:.3g} {self.unit}"
+        measured = f"{value.median:.3g} {self.unit}".strip()
         if value.count > 1:
             measured += f" ({value.low:.3g} to {value.high:.3g})"
-        aim = "none" if self.aim is None else f"<= {self.aim:g} {self.unit}"
+        aim = (
+            "none" if self.aim is None else f"{'>=' if self._more_is_better else '<='} {self.aim:g} {self.unit}".strip()
+        )
         return [
             self.what,
             self.size,
@@ -74,7 +84,8 @@ class Row:
         ]
 
 
-HEADINGS = ["measured", "size", "Certes", "alternative", "which", "ratio or memory (quartiles)", "aim", "outcome"]
+WHICH = "which, or where the time goes"
+HEADINGS = ["measured", "size", "Certes", "alternative", WHICH, "result (quartiles)", "aim", "outcome"]
 
 
 def duration(spread: Spread | None) -> str:

@@ -7,7 +7,6 @@ process never comes down again. The weights are made once and handed over as fil
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from certes.proofs import AbsoluteProof, Claims
 from certes.systems import RateNetwork
 from certes.verify.contraction import verify_contraction
 
+from benchmarks import child
 from benchmarks.measure import Contender, Race, Spread, race
 from benchmarks.problems import sparse_weights, wide_problem
 from benchmarks.report import Row
@@ -39,7 +39,7 @@ def rows(quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         _save(sparse_weights(size), place)
-        taking, verifying, finding = (_race(entry) for entry in _child("time", place, rounds))
+        taking, verifying, finding = (_race(entry) for entry in child.run("sparse", "time", place, rounds))
         yield Row.of_race("take sparse weights in: check, copy, hash", label, taking)
         aims = dict.fromkeys(AIMS) if quick else AIMS
         because = "its passes over the nonzeros cost more than 50 products"
@@ -48,7 +48,7 @@ def rows(quick: bool) -> Iterator[Row]:
         yield Row.of_race("find an absolute proof, Perron root 0.9", label, finding, aims["find"], because)
         because = "too many temporaries as long as the nonzeros"
         for what in ("verify", "find"):
-            peak = Spread.of([_child(what, place, 1)["bytes"] / 1e9])
+            peak = Spread.of([child.run("sparse", what, place, 1)["bytes"] / 1e9])
             yield Row(f"peak memory: {what}", label, peak, "GB", aims["memory"], because=because)
     yield from _wide(size, rounds)
 
@@ -109,12 +109,6 @@ def _load_proof(place: Path) -> tuple[AbsoluteProof, Claims]:
     return AbsoluteProof.from_arrays(stored), Claims(rate=json.loads((place / "claims.json").read_text()))
 
 
-def _child(what: str, place: Path, rounds: int) -> Any:
-    command = [sys.executable, "-m", "benchmarks.sparse", what, str(place), str(rounds)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
-    return json.loads(done.stdout)
-
-
 def _race(entry: dict[str, Any]) -> Race:
     ours, other, ratio = (Spread(**entry[name]) for name in ("ours", "other", "ratio"))
     return Race(ours, other, entry["other_name"], ratio, entry["medians"])
@@ -134,21 +128,7 @@ def _main(what: str, place: Path, rounds: int) -> object:
         _verifying(system, *_load_proof(place)).seconds()
     else:
         _find(system)
-    return {"bytes": _peak()}
-
-
-def _peak() -> int:
-    """Peak resident memory of this process in bytes.
-
-    Not ru_maxrss where it can be had otherwise: Linux hands the parent's peak on to a child.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-    except (OSError, StopIteration):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"bytes": child.peak()}
 
 
 if __name__ == "__main__":
