@@ -233,7 +233,7 @@ def test_child_gets_its_threads_and_its_peak_starts_anew(monkeypatch):
 
 
 def test_peak_sees_what_is_held_for_a_moment():
-    np.ones(3_000_000).sum()
+    np.ones(6_000_000).sum()
     child.forget_peak()
     before = child.resident()
     held = np.ones(2_000_000)
