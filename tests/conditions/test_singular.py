@@ -51,24 +51,13 @@ def test_normal_weights_need_no_scaling(judge):
 
 
 @pytest.mark.parametrize("n", [3, 12, 30])
-def test_the_scaling_is_a_minimum(n):
-    """Stationarity in its sharp form: some mixture of top singular vectors weighs rows and columns alike."""
-    from scipy.optimize import linprog
-
+def test_no_other_scaling_nearby_is_better(n):
     matrix = np.random.default_rng(n).standard_normal((n, n))
     q = multipliers(matrix)
-    root = np.sqrt(q)
-    left, values, right = np.linalg.svd(root[:, None] * matrix / root[None, :])
-    top = values > values[0] * (1 - 5e-3)
-    differences = (left[:, top] ** 2 - right[top].T ** 2).T  # one row per nearly largest singular value
-    count = len(differences)
-    # minimise the largest entry of |sum_k w_k differences_k| over the simplex (cross terms left out: an upper bound)
-    above = np.vstack([np.c_[differences.T, -np.ones(n)], np.c_[-differences.T, -np.ones(n)]])
-    answer = linprog(np.r_[np.zeros(count), 1.0], above, np.zeros(2 * n), [np.r_[np.ones(count), 0.0]], [1.0])
-    assert answer.fun < 0.08  # two nearly equal singular values have no vectors of their own
+    random = np.random.default_rng(1)
     for _ in range(200):
-        other = q * np.exp(np.random.default_rng(1).normal(size=n) * 10.0 ** np.random.default_rng(2).uniform(-3, 0))
-        assert norm_at(matrix, other) >= norm_at(matrix, q) * (1 - 1e-3)
+        other = q * np.exp(random.normal(size=n) * 10.0 ** random.uniform(-5, 0))
+        assert norm_at(matrix, other) >= norm_at(matrix, q) * (1 - 1e-6)
 
 
 @pytest.mark.parametrize("n", [4, 12])
