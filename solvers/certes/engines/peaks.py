@@ -131,13 +131,14 @@ def intervals(response: Response, q: Array, strength: float) -> list[Interval]:
         crossings = None
     if crossings is None:
         return [] if response.continuous else [Interval(0.5 * np.pi, np.pi, np.pi)]
-    if not crossings:
-        return []
-    # G at -w is the conjugate of G at w, so that the first part reaches from minus the first crossing to it
-    parts = [Interval(-crossings[0], crossings[0], 0.0)]
-    parts += [Interval(a, b, 0.5 * (a + b)) for a, b in itertools.pairwise(crossings)]
-    if not response.continuous:
-        parts.append(Interval(crossings[-1], 2.0 * np.pi - crossings[-1], np.pi))
+    ends = [0.0, *crossings] if response.continuous else [0.0, *crossings, np.pi]
+    parts = [Interval(a, b, 0.5 * (a + b)) for a, b in itertools.pairwise(ends) if a < b]
+    # G at -w is the conjugate of G at w: a part around 0 (or pi) is looked at there. But the condition may be singular
+    # at 0 itself, which leaves no room there and says nothing about what is beside it.
+    if parts and not satisfied(response, q, strength, 0.0):
+        parts[0] = Interval(-parts[0].high, parts[0].high, 0.0)
+    if not response.continuous and parts and not satisfied(response, q, strength, np.pi):
+        parts[-1] = Interval(parts[-1].low, 2.0 * np.pi - parts[-1].low, np.pi)
     return [part for part in parts if not satisfied(response, q, strength, part.middle)]
 
 
