@@ -60,12 +60,12 @@ def _summary(path: Path, report: Report, certificate: Certificate | None, key: P
     target = output.console()
     rows: list[tuple[str, str]] = []
     if report.valid and certificate is not None:
-        target.print(output.headline("valid", f"{report.verdict.replace('_', ' ')}, proven by {certificate.condition}"))
+        target.print(output.headline("valid", words.proven_line(report.verdict, certificate.condition)))
         rows.append(("about", words.printable(words.statement_line(certificate.statement))))
         rows += words.claim_lines(certificate.claims)
         growth = certificate.statement.predicate.claims.growth
         if growth is not None:
-            rows.append(("growth", f"{words.claimed(growth, up=False)}: a mode at an equilibrium grows beyond this"))
+            rows.append(("growth", words.growth_line(growth, certificate.condition)))
         checked = [check.name for check in report.checks if check.detail != "not claimed"]
         rows.append(("checked", f"{len(checked)} obligations: {', '.join(checked)}"))
         rows.append(("signature", _signature(certificate, key)))

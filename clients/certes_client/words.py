@@ -140,6 +140,21 @@ def claim_lines(claims: Claims) -> list[tuple[str, str]]:
     return lines
 
 
+def proven_line(verdict: str, condition: str) -> str:
+    """What a valid certificate says, in one line."""
+    if condition == "no-quadratic-metric":
+        return "undecided, and proven: no constant quadratic metric serves all slopes (no yes, and no no)"
+    return f"{verdict.replace('_', ' ')}, proven by {condition}"
+
+
+def growth_line(growth: float, condition: str) -> str:
+    """What the growth of a witness means."""
+    number = claimed(growth, up=False)
+    if condition == "switching":
+        return f"{number}: a mode of a periodic orbit grows beyond this per period"
+    return f"{number}: a mode at an equilibrium grows beyond this"
+
+
 def bound_line(level: float, *, rate: bool) -> str:
     """What no certificate of the condition ``lure`` reaches."""
     number = claimed(level, up=rate)

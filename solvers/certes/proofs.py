@@ -227,7 +227,7 @@ BoundProof = ConicBound | NormBound | LureBound
 
 @dataclass(frozen=True, eq=False)
 class NoMetricProof(ArrayProof):
-    """No constant quadratic metric contracts at all slopes: sum_k (J_k Z_k + Z_k J_k^T) > 0 (maps: J_k Z_k J_k^T - Z_k).
+    """No constant quadratic metric serves all slopes: sum_k (J_k Z_k + Z_k J_k^T) > 0 (maps: J_k Z_k J_k^T - Z_k).
 
     This says nothing about contraction in other norms.
 

@@ -31,19 +31,19 @@ the inequality of A. Gokhale, A. Proskurnikov, Y. Kawano, F. Bullo (arXiv 2604.0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.proofs import ArrayProof, ConicBound, LevelBound, LureBound, NormBound
+from certes.proofs import BoundProof, ConicBound, LevelBound, LureBound, NormBound
 from certes.systems import System
 from certes.verify.intervals import Array, Box, U, upward
-from certes.verify.question import definite_check, inputs
+from certes.verify.question import arrays_of, definite_check, inputs
 from certes.verify.reduction import NormalForm, Operator, dense, enclose, premultiply
-from certes.verify.report import Check, Report
+from certes.verify.report import Check, Report, judged
 
 Mask = NDArray[np.bool_]
 Obligation = Callable[[System, float, Any], Check]
@@ -187,7 +187,7 @@ def lure_channels(system: System, value: float, proof: LureBound) -> Check:
     return _every_row("bound-channels", terms, _occupied(V), "sum (G C x)_i v_i - v_i^2 >= 0 for every i")
 
 
-OBLIGATIONS: dict[type[ArrayProof], tuple[Obligation, ...]] = {
+OBLIGATIONS: dict[type[BoundProof], tuple[Obligation, ...]] = {
     ConicBound: (conic_shapes, conic_points, conic_columns),
     NormBound: (norm_shapes, norm_columns),
     LureBound: (lure_shapes, lure_states, lure_channels),
@@ -207,28 +207,19 @@ def verify_bound(system: System, bound: LevelBound) -> Report:
         A report whose ``valid`` says whether the bound is proven; its verdict is ``undecided`` either way. Checking
         stops at the first obligation that does not hold.
     """
-    value, proof = bound.level, bound.proof
-    checks: list[Check] = []
+    return judged("undecided", _checks(system, bound.level, bound.proof))
+
+
+def _checks(system: System, value: float, proof: BoundProof) -> Iterator[Check]:
     if type(proof) not in OBLIGATIONS or system.is_sparse:
-        checks.append(Check("bound-kind", False, "dense weights, and a bound of kind conic, norm or lure"))
-    elif (failed := inputs(system, (*_arrays(proof), np.array([value])))) is not None:
-        checks.append(failed)
+        yield Check("bound-kind", False, "dense weights, and a bound of kind conic, norm or lure")
+    elif (failed := inputs(system, (*arrays_of(proof), np.array([value])))) is not None:
+        yield failed
     else:
-        with np.errstate(all="ignore"):  # overflow ends in inf or NaN, and those fail every comparison
-            shapes, *rest = OBLIGATIONS[type(proof)]
-            checks.append(shapes(system, value, proof))
-            if checks[-1].held and beyond_leak(system, value):
-                checks.append(Check("bound-leak", True, "beyond the leak, which nothing outpaces"))
-                rest = []
-            for obligation in rest:
-                if checks[-1].held:
-                    checks.append(obligation(system, value, proof))
-    if checks[-1].held:
-        return Report("undecided", tuple(checks))
-    return Report(
-        "undecided", tuple(checks), "obligation-failed", f"{checks[-1].name}: not proven: {checks[-1].detail}"
-    )
-
-
-def _arrays(proof: ArrayProof) -> tuple[Array, ...]:
-    return tuple(np.asarray(array, dtype=np.float64) for array in proof.to_arrays().values())
+        shapes, *rest = OBLIGATIONS[type(proof)]
+        yield shapes(system, value, proof)
+        if beyond_leak(system, value):
+            yield Check("bound-leak", True, "beyond the leak, which nothing outpaces")
+            return
+        for obligation in rest:
+            yield obligation(system, value, proof)

@@ -20,6 +20,7 @@ each of them in turn and sees a false claim accepted.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -30,7 +31,7 @@ from certes.verify import absolute, closed_form, lure
 from certes.verify.bound import verify_bound
 from certes.verify.intervals import Array, Box, frobenius_upper
 from certes.verify.question import Obligation, Question, inputs, leak_bounds
-from certes.verify.report import Check, Report
+from certes.verify.report import Check, Report, judged
 
 
 def claim_range(question: Question) -> Check:
@@ -175,22 +176,17 @@ def verify_contraction(system: System, proof: Proof, claims: Claims) -> Report:
         A report with verdict ``contracting`` if and only if every obligation held; checking stops at the first that
         does not.
     """
-    question = Question(system, proof, claims)
-    checks: list[Check] = []
-    if (failed := inputs(system, _proof_arrays(proof, claims))) is not None:
-        checks.append(failed)
+    return judged("contracting", _checks(Question(system, proof, claims)))
+
+
+def _checks(question: Question) -> Iterator[Check]:
+    proof = question.proof
+    if (failed := inputs(question.system, _proof_arrays(proof, question.claims))) is not None:
+        yield failed
     elif type(proof) not in OBLIGATIONS:
-        checks.append(Check("condition", False, f"no condition is proven by {type(proof).__name__}"))
-    elif system.is_sparse and not isinstance(proof, AbsoluteProof):
-        checks.append(Check("condition", False, "sparse weights are verified by the condition absolute only"))
+        yield Check("condition", False, f"no condition is proven by {type(proof).__name__}")
+    elif question.system.is_sparse and not isinstance(proof, AbsoluteProof):
+        yield Check("condition", False, "sparse weights are verified by the condition absolute only")
     else:
-        with np.errstate(all="ignore"):  # overflow ends in inf or NaN, and those fail every comparison
-            for obligation in (*BEFORE, *OBLIGATIONS[type(proof)], *AFTER):
-                checks.append(obligation(question))
-                if not checks[-1].held:
-                    break
-    if checks[-1].held:
-        return Report("contracting", tuple(checks))
-    return Report(
-        "undecided", tuple(checks), "obligation-failed", f"{checks[-1].name}: not proven: {checks[-1].detail}"
-    )
+        for obligation in (*BEFORE, *OBLIGATIONS[type(proof)], *AFTER):
+            yield obligation(question)

@@ -26,8 +26,8 @@ from certes.systems import System
 from certes.verify.attained import attained, beyond, jacobian, negative, slope_box, unshifted
 from certes.verify.intervals import Box
 from certes.verify.motion import MOST_STEPS, NEAR, PART, Motion, parting_steps
-from certes.verify.question import definite_check, inputs, is_symmetric
-from certes.verify.report import Check, Report
+from certes.verify.question import arrays_of, definite_check, inputs, is_symmetric
+from certes.verify.report import Check, Report, judged
 
 Array = NDArray[np.float64]
 
@@ -147,21 +147,14 @@ def verify_instability(system: System, witness: InstabilityWitness) -> Report:
     Returns:
         A report with verdict ``not_contracting`` if and only if every obligation held.
     """
-    evidence = Evidence(system, witness)
-    checks: list[Check] = []
-    arrays = tuple(np.asarray(array, dtype=np.float64) for array in witness.to_arrays().values())
-    if (failed := inputs(system, arrays)) is not None:
-        checks.append(failed)
-    elif system.is_sparse or not _fits(evidence):
-        checks.append(Check("shapes", False, "dense weights; s, D, u (m,); v and starts (n,); X (n, n)"))
+    return judged("not_contracting", _checks(Evidence(system, witness)))
+
+
+def _checks(evidence: Evidence) -> Iterator[Check]:
+    if (failed := inputs(evidence.system, arrays_of(evidence.witness))) is not None:
+        yield failed
+    elif evidence.system.is_sparse or not _fits(evidence):
+        yield Check("shapes", False, "dense weights; s, D, u (m,); v and starts (n,); X (n, n)")
     else:
-        with np.errstate(all="ignore"):
-            for obligation in OBLIGATIONS:
-                checks.append(obligation(evidence))
-                if not checks[-1].held:
-                    break
-    if checks[-1].held:
-        return Report("not_contracting", tuple(checks))
-    return Report(
-        "undecided", tuple(checks), "obligation-failed", f"{checks[-1].name}: not proven: {checks[-1].detail}"
-    )
+        for obligation in OBLIGATIONS:
+            yield obligation(evidence)

@@ -14,7 +14,7 @@ contract in another norm, so the verdict is ``undecided`` even when everything h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,8 @@ from certes.proofs import NoMetricProof
 from certes.systems import System
 from certes.verify.attained import inside, jacobian, reflected, unshifted
 from certes.verify.intervals import Box
-from certes.verify.question import definite_check, inputs
-from certes.verify.report import Check, Report
+from certes.verify.question import arrays_of, definite_check, inputs
+from certes.verify.report import Check, Report, judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,20 +85,14 @@ def verify_no_metric(system: System, proof: NoMetricProof) -> Report:
     Returns:
         A report that is valid if and only if every obligation held. Its verdict is always ``undecided``.
     """
-    alternative = Alternative(system, proof)
-    checks: list[Check] = []
-    if (failed := inputs(system, (proof.slopes, proof.columns))) is not None:
-        checks.append(failed)
-    elif system.is_sparse:
-        checks.append(Check("shapes", False, "dense weights"))
+    return judged("undecided", _checks(Alternative(system, proof)))
+
+
+def _checks(alternative: Alternative) -> Iterator[Check]:
+    if (failed := inputs(alternative.system, arrays_of(alternative.proof))) is not None:
+        yield failed
+    elif alternative.system.is_sparse:
+        yield Check("shapes", False, "dense weights")
     else:
-        with np.errstate(all="ignore"):
-            for obligation in OBLIGATIONS:
-                checks.append(obligation(alternative))
-                if not checks[-1].held:
-                    break
-    if checks[-1].held:
-        return Report("undecided", tuple(checks))
-    return Report(
-        "undecided", tuple(checks), "obligation-failed", f"{checks[-1].name}: not proven: {checks[-1].detail}"
-    )
+        for obligation in OBLIGATIONS:
+            yield obligation(alternative)

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.proofs import Claims, Proof
+from certes.proofs import ArrayProof, Claims, Proof
 from certes.systems import SparseMatrix, System
 from certes.verify.arithmetic import is_normal, rounds_to_nearest
 from certes.verify.definite import SymmetricBox, missing_margin, positive_definite
@@ -44,6 +44,11 @@ def inputs(system: System, arrays: tuple[Array, ...]) -> Check | None:
     if not is_normal(*given):
         return Check("inputs", False, "weights and proof are finite, and no entry is subnormal")
     return None
+
+
+def arrays_of(proof: ArrayProof) -> tuple[Array, ...]:
+    """Every field of a proof or witness as float64, for :func:`inputs`."""
+    return tuple(np.asarray(array, dtype=np.float64) for array in proof.to_arrays().values())
 
 
 def definite_check(name: str, box: Box | SymmetricBox, detail: str, margin: float = 0.0) -> Check:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from certes.proofs import Verdict
 
@@ -49,3 +52,22 @@ class Report:
     def failed(self) -> Check | None:
         """The first obligation that did not hold."""
         return next((check for check in self.checks if not check.held), None)
+
+
+def judged(verdict: Verdict, checks: Iterable[Check]) -> Report:
+    """``verdict`` if there are checks and every one of them held; they are made up to the first that fails.
+
+    Args:
+        verdict: what follows from all of them.
+        checks: made while this function runs, so that none is made after one that failed.
+    """
+    done: list[Check] = []
+    with np.errstate(all="ignore"):  # overflow ends in inf or NaN, and those fail every comparison
+        for check in checks:
+            done.append(check)
+            if not check.held:
+                break
+    if done and done[-1].held:
+        return Report(verdict, tuple(done))
+    detail = f"{done[-1].name}: not proven: {done[-1].detail}" if done else "nothing was checked"
+    return Report("undecided", tuple(done), "obligation-failed", detail)

@@ -49,9 +49,9 @@ from certes.verify.attained import attained, beyond, jacobian, negative, slope_b
 from certes.verify.exponential import exponential, power
 from certes.verify.intervals import Box
 from certes.verify.motion import MOST_STEPS, NEAR, PART, Motion, longest_step
-from certes.verify.question import definite_check, inputs, leak_bounds
+from certes.verify.question import arrays_of, definite_check, inputs, leak_bounds
 from certes.verify.reduction import NormalForm, dense
-from certes.verify.report import Check, Report
+from certes.verify.report import Check, Report, judged
 
 Array = NDArray[np.float64]
 
@@ -297,21 +297,14 @@ def verify_switching(system: System, witness: SwitchingWitness) -> Report:
     Returns:
         A report with verdict ``not_contracting`` if and only if every obligation held.
     """
-    case = Switching(system, witness)
-    checks: list[Check] = []
-    arrays = tuple(np.asarray(array, dtype=np.float64) for array in witness.to_arrays().values())
-    if (failed := inputs(system, arrays)) is not None:
-        checks.append(failed)
-    elif system.is_sparse or not _fits(case):
-        checks.append(Check("shapes", False, "dense weights; s, D (k, m); durations (k,); v, starts (n,); X (n, n)"))
+    return judged("not_contracting", _checks(Switching(system, witness)))
+
+
+def _checks(case: Switching) -> Iterator[Check]:
+    if (failed := inputs(case.system, arrays_of(case.witness))) is not None:
+        yield failed
+    elif case.system.is_sparse or not _fits(case):
+        yield Check("shapes", False, "dense weights; s, D (k, m); durations (k,); v, starts (n,); X (n, n)")
     else:
-        with np.errstate(all="ignore"):
-            for obligation in OBLIGATIONS:
-                checks.append(obligation(case))
-                if not checks[-1].held:
-                    break
-    if checks[-1].held:
-        return Report("not_contracting", tuple(checks))
-    return Report(
-        "undecided", tuple(checks), "obligation-failed", f"{checks[-1].name}: not proven: {checks[-1].detail}"
-    )
+        for obligation in OBLIGATIONS:
+            yield obligation(case)
