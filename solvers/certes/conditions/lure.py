@@ -34,7 +34,7 @@ from certes.systems import System
 Array = NDArray[np.float64]
 
 #: Relative distance from the optimum within which the dual bound is looked for, by the number of states up to which.
-_GAPS = ((30, 1e-5), (10**9, 1e-3))
+_GAPS = ((30, 1e-5), (10**9, 9e-4))
 
 
 class Lure:
