@@ -12,9 +12,8 @@ from pathlib import Path
 import certes
 import numpy as np
 import pytest
-from certes.conditions import NAMES, Goal, NothingFound
+from certes.conditions import NAMES, Goal, NothingFound, reference
 from certes.conditions import lure as lure_module
-from certes.conditions import reference
 from certes.conditions.base import Backend, Candidate
 from certes.engines import duality, frequency
 from certes.errors import InputError

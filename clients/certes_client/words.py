@@ -209,12 +209,13 @@ def switching_lines(witness: SwitchingWitness, system: System) -> list[tuple[str
     unit = "time" if system.continuous else "steps"
     whom = "the network" if system.slope.activation is not None else "one network with such slopes"
     apart = math.dist(witness.start.tolist(), witness.start_other.tolist())
+    growth = claimed(witness.growth, up=False)
     return [
         ("periodic input", f"{modes} modes, period {period:.4g} ({unit}), of size up to {witness.largest_input:.3g}"),
         (
             "unstable",
-            f"a mode of its periodic orbit grows by more than {claimed(witness.growth, up=False)} per period, so {whom} "
-            "contracts in no norm, constant or varying",
+            f"a mode of its periodic orbit grows by more than {growth} per period, so {whom} contracts in no norm, "
+            "constant or varying",
         ),
         ("two starts", f"{apart:.2g} apart, under that input they have parted after {witness.periods:.0f} periods"),
     ]

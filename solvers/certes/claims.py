@@ -82,11 +82,31 @@ def _bounded(proof: Proof) -> Iterator[Proof]:
     if not isinstance(proof, LureProof):
         yield proof
         return
-    values = np.linalg.eigvalsh(proof.metric)
-    if not values[0] > 0.0:
+    lower, upper = _extremes(proof.metric)
+    if not 0.0 < lower <= upper < math.inf:
         return
     for shave in (1e-6, 1e-3, 0.5):
-        yield replace(proof, metric_lower=float(values[0] * (1 - shave)), metric_upper=float(values[-1] * (1 + shave)))
+        yield replace(proof, metric_lower=lower * (1 - shave), metric_upper=upper * (1 + shave))
+
+
+def _extremes(metric: Array) -> tuple[float, float]:
+    """The extreme eigenvalues of a metric; the least one through the inverse, each state in its own scale.
+
+    A metric whose states differ by many orders of magnitude has a least eigenvalue far below the rounding of its
+    largest one.
+    """
+    diagonal = np.diagonal(metric)
+    if not (diagonal > 0.0).all():
+        return 0.0, 0.0
+    root = np.sqrt(diagonal)
+    try:
+        inverse = np.linalg.inv(metric / root[:, None] / root[None, :])
+        unit = float(root.min())  # keeps the inverse in the float range
+        inverse = inverse * (unit / root)[:, None] * (unit / root)[None, :]
+        lower = unit * unit / float(np.linalg.eigvalsh(0.5 * (inverse + inverse.T))[-1])
+        return lower, float(np.linalg.eigvalsh(metric)[-1])
+    except np.linalg.LinAlgError:
+        return 0.0, 0.0
 
 
 def _condition_log2(system: System, proof: Proof) -> float | None:

@@ -82,8 +82,8 @@ class Inquiry:
         """
         self.monitor.say(f"{condition.name}: searching")
         left = self.monitor.left
-        stop = self._either(cancelled)
-        goal = replace(self.goal, seconds=None if left is None else max(left, 0.01), cancelled=stop)
+        gone = self._either(cancelled, lambda: self.monitor.why == "cancelled")  # the time limit is the goal's own
+        goal = replace(self.goal, seconds=None if left is None else max(left, 0.01), cancelled=gone)
         try:
             decision = condition.decide(self.system, goal)
         except MemoryError:
@@ -99,9 +99,9 @@ class Inquiry:
         else:
             self._judge(condition, decision)
 
-    def _either(self, stop: Callable[[], bool] | None) -> Callable[[], bool]:
-        """Says yes when ``stop`` does, and when the whole inquiry is over."""
-        return lambda: (stop is not None and stop()) or self.monitor.over
+    @staticmethod
+    def _either(one: Callable[[], bool] | None, other: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: (one is not None and one()) or other()
 
     def _judge(self, condition: Condition, candidates: tuple[Candidate, ...]) -> None:
         """The first candidate that the verifier accepts; if none, the last refusal counts (it has most margin)."""
@@ -171,7 +171,7 @@ class Inquiry:
         from certes.refutation import fastest, witness_at
 
         self.monitor.say("instability: searching")
-        over = self._either(stop)
+        over = self._either(stop, lambda: self.over)
         mode = fastest(self.system, stop=over)
         witness = None if mode is None else witness_at(self.system, mode, stop=over)
         self.slopes = None if mode is None else mode.slopes

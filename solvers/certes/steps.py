@@ -103,7 +103,10 @@ def _general(system: System, least: float, monitor: Monitor) -> Iterator[StepCla
 def _at(system: System, step: float, monitor: Monitor) -> StepClaim | None:
     """A claim about one step, or None."""
     inequality = reduced(system.with_step(step))
-    best = frequency.optimise(inequality, tolerance=1e-4, monitor=monitor)
+    try:
+        best = frequency.optimise(inequality, tolerance=1e-4, monitor=monitor)
+    except np.linalg.LinAlgError:
+        return None
     if not -best.strength < 1.0:
         return None
     proof = lure_proof(best.metric, best.multipliers, system.form == "hopfield")

@@ -97,7 +97,7 @@ print(certes.__file__)
     assert str(site) in run_python(code, cwd=tmp_path, PYTHONPATH=str(site)).stdout
 
 
-# Without the reference backends the answer that asks for one is an honest "undecided" that says what is missing, not an exception.
+# Without the reference backends, asking for one is answered by an honest "undecided" that says what is missing.
 LURE = """
 import certes
 system = certes.RateNetwork([[0.0, -1.5], [1.5, 0.0]], activation="tanh")

@@ -135,7 +135,7 @@ def _nothing(
     multipliers: Array | None,
 ) -> NothingFound:
     word = "rate" if system.continuous else "factor"
-    detail = f"the best {word} found is {best:.6g}"
+    detail = f"the best {word} found is {best:.6g}" if np.isfinite(best) else f"no {word} was found"
     if goal.target is not None:
         detail += f", {goal.target:.6g} was asked for"
     if bound is not None:

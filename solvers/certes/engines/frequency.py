@@ -114,6 +114,8 @@ def _start(response: Response, given: Array | None) -> Array:
         return given / float(np.exp(np.log(given).mean()))
     far = response.ceiling - response.size
     size = sum((np.abs(response.at(far, angle)[0]) for angle in response.grid()[:3]), np.zeros(()))
+    if not np.isfinite(size).all():
+        raise np.linalg.LinAlgError("the frequency response leaves the float range")
     _, (scale, _) = scipy.linalg.matrix_balance(size, permute=False, separate=True)
     q = np.clip(scale, 2.0**-100, 2.0**100) ** -2.0
     return np.asarray(q / float(np.exp(np.log(q).mean())))
