@@ -83,7 +83,7 @@ def _bounded(proof: Proof) -> Iterator[Proof]:
         yield proof
         return
     lower, upper = _extremes(proof.metric)
-    if not 0.0 < lower <= upper < math.inf:
+    if not (lower > 0.0 and upper < math.inf):
         return
     for shave in (1e-6, 1e-3, 0.5):
         yield replace(proof, metric_lower=lower * (1 - shave), metric_upper=upper * (1 + shave))
