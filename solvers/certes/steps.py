@@ -30,6 +30,8 @@ Array = NDArray[np.float64]
 _SHARES = (0.999, 0.99, 0.95, 0.8)
 #: Shares of what the factor stays below 1 that are claimed.
 _ROOM = (0.5, 0.1)
+#: Least room of the factor below 1, relative to that of the step below the largest one.
+_CLEAR = 0.1
 #: Halvings of the bracket in a bisection on the step.
 _HALVINGS = 12
 
@@ -67,13 +69,25 @@ def _uniform(leak: UniformLeak, least: float, monitor: Monitor) -> Iterator[Step
         if at_step is None:
             continue
         if isinstance(leak.family, conic.Norm):
-            factor: float | None = at_step.number(found.level)
+            yield from _proposals(at_step, found.q, at_step.number(found.level), step)
         else:
-            factor = conic.best_level(conic.scaled(leak.weights, found.q), at_step.family)
-        yield from _proposals(at_step, found.q, step, factor)
+            yield from _proposals(at_step, *_multipliers(at_step, found.q, share, monitor), step)
 
 
-def _proposals(leak: UniformLeak, q: Array, step: float, factor: float | None) -> Iterator[StepClaim]:
+def _multipliers(leak: UniformLeak, q: Array, share: float, monitor: Monitor) -> tuple[Array, float | None]:
+    """Multipliers and factor of the map at a share of the largest step, starting from those that are best for the step.
+
+    Real points z < 1 of the field of values limit no step, so that the best multipliers for the step may let it come up
+    to z = 1, where every step has the factor 1. Then those for the factor are searched.
+    """
+    factor = conic.best_level(conic.scaled(leak.weights, q), leak.family)
+    if factor is not None and 1.0 - factor > _CLEAR * (1.0 - share):
+        return q, factor
+    better = scaling.optimise(leak.weights, leak.family, tolerance=tolerance(len(q)), start=q, monitor=monitor)
+    return better.q, better.level
+
+
+def _proposals(leak: UniformLeak, q: Array, factor: float | None, step: float) -> Iterator[StepClaim]:
     if factor is None or not factor < 1.0:
         return
     for room in _ROOM:
@@ -85,9 +99,9 @@ def _proposals(leak: UniformLeak, q: Array, step: float, factor: float | None) -
 
 def _general(system: System, least: float, monitor: Monitor) -> Iterator[StepClaim]:
     """Bisection on the step; each step has its own metric and multipliers."""
-    low, high = least, max(2.0 * least, 2.0 * float(system.tau.min()))
+    low, high = least, max(2.0 * least, _ceiling(system))
     found: list[StepClaim] = []
-    for _ in range(_HALVINGS):
+    for _ in range(_HALVINGS if high > low else 0):
         if monitor.over:
             break
         middle = 0.5 * (low + high)
@@ -98,6 +112,13 @@ def _general(system: System, least: float, monitor: Monitor) -> Iterator[StepCla
             low = middle
             found.append(claim)
     yield from reversed(found)
+
+
+def _ceiling(system: System) -> float:
+    """A step with which the Jacobian at the lowest or the highest slopes is no contraction; none is smaller."""
+    flow = reduced(system.with_step(None))
+    values = np.concatenate([np.linalg.eigvals(J) for J in (flow.A, flow.A + (flow.B * flow.gap) @ flow.C)])
+    return float(max((-2.0 * values.real / np.maximum(np.abs(values) ** 2, 1e-300)).min(), 0.0))
 
 
 def _at(system: System, step: float, monitor: Monitor) -> StepClaim | None:
