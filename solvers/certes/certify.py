@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from certes.conditions import NAMES, by_name
 from certes.conditions.base import Backend, Goal
 from certes.engines.monitor import Monitor
+from certes.engines.threads import few_threads
 from certes.errors import InputError
 from certes.inquiry import Inquiry
 from certes.proofs import Claims
@@ -66,17 +68,19 @@ def certify(
         if condition != "auto":
             by_name(condition)
         return Result("undecided", reason="unsupported_cell", detail=f"{system.cell}: {system.detail}")
-    if step == "max":
-        monitor = Monitor(_seconds(seconds), cancelled, progress)
-        system = _at_largest_step(system, monitor)
-        seconds = None if monitor.left is None else max(monitor.left, 0.01)
-    elif step != "given":
+    if step not in ("given", "max"):
         raise InputError("step", repr(step), "'given' or 'max'", "unknown-value")
-    names = NAMES if condition == "auto" else (by_name(condition).name,)
+    name = None if condition == "auto" else by_name(condition).name
     goal = Goal(_target(system, rate), _backend(backend), _seconds(seconds), progress, cancelled)
-    inquiry = Inquiry(system, goal)
-    refute = refute and not system.is_sparse
-    return (_auto(inquiry, refute) if len(names) > 1 else _one(inquiry, names[0], refute)) or _answer(inquiry, refute)
+    with few_threads(system.size):
+        if step == "max":
+            monitor = goal.monitor()
+            system = _at_largest_step(system, monitor)
+            goal = replace(goal, seconds=None if monitor.left is None else max(monitor.left, 0.01))
+        inquiry = Inquiry(system, goal)
+        refute = refute and not system.is_sparse
+        found = _auto(inquiry, refute) if name is None else _one(inquiry, name, refute)
+        return found or _answer(inquiry, refute)
 
 
 def _auto(inquiry: Inquiry, refute: bool) -> Result | None:
