@@ -150,10 +150,10 @@ class Inquiry:
                 self.attempt(condition, refuted.is_set)
                 if self.proven:
                     proven.set()
+                result, entry = running.result()
             except BaseException:
-                proven.set()
+                proven.set()  # or leaving the pool would wait for the whole search
                 raise
-            result, entry = running.result()
         if result is not None:  # however far the other search came: it is no part of the answer
             self.attempts[before:] = [entry]
             return replace(result, attempts=tuple(self.attempts))

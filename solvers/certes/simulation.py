@@ -122,6 +122,7 @@ def replay(system: System, witness: InstabilityWitness, *, samples: int = 200) -
         return Replay(first, second, np.linalg.norm(first.x - second.x, axis=1))
 
 
+@np.errstate(all="ignore")  # inputs near the end of the float range
 def input_in_range(system: System, witness: InstabilityWitness) -> InputRange:
     """Size of a witness' input, and its distance from range(input_matrix) + bias (least squares).
 

@@ -87,7 +87,8 @@ def _occupied(columns: Array) -> Mask:
 def _every_row(name: str, terms: Box, occupied: Mask, detail: str) -> Check:
     """Every row of terms (n, r) has a sum >= 0; rows that are not occupied are 0 exactly."""
     sums = terms @ Box.exact(np.ones((terms.mid.shape[1], 1)))
-    held = (sums.mid >= sums.rad)[:, 0] | ~occupied
+    # a sum that overflowed compares as inf >= inf: it shows nothing
+    held = (np.isfinite(sums.rad) & (sums.mid >= sums.rad))[:, 0] | ~occupied
     return Check(name, bool(held.all()), detail)
 
 

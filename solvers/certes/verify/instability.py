@@ -125,7 +125,7 @@ def parting(evidence: Evidence) -> Check:
         final = states
     if final is None:
         return Check("parting", False, f"a positive horizon, at most {MOST_STEPS} steps of simulation")
-    held = initial > 0 and distance(final) >= PART * initial
+    held = 0 < initial < np.inf and distance(final) >= PART * initial
     return Check("parting", bool(held), f"distance {initial:.3g} grows to {distance(final):.3g}")
 
 

@@ -62,7 +62,7 @@ def judged(verdict: Verdict, checks: Iterable[Check]) -> Report:
         checks: made while this function runs, so that none is made after one that failed.
     """
     done: list[Check] = []
-    with np.errstate(all="ignore"):  # overflow ends in inf or NaN, and those fail every comparison
+    with np.errstate(all="ignore"):  # overflow ends in inf or NaN, and each check refuses those
         for check in checks:
             done.append(check)
             if not check.held:

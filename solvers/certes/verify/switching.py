@@ -273,7 +273,8 @@ def parting(case: Switching) -> Check:
             for _ in range(piece.count):
                 states = piece.motion.advance(states, piece.step)
     final = float(np.linalg.norm(states[:, 1] - states[:, 2]))
-    return Check("parting", initial > 0 and final >= PART * initial, f"distance {initial:.3g} grows to {final:.3g}")
+    held = 0 < initial < np.inf and final >= PART * initial
+    return Check("parting", held, f"distance {initial:.3g} grows to {final:.3g}")
 
 
 OBLIGATIONS: tuple[Callable[[Switching], Check], ...] = (
