@@ -29,6 +29,10 @@ Complex = NDArray[np.complex128]
 
 #: Matrices up to this size are decomposed as a whole.
 DENSE = 160
+#: The same where the region is close to a disk: there so many angles are active that no small subspace serves them.
+DENSE_ROUND = 400
+#: A region is close to a disk if its h(theta) = c0 + r0 exp(i theta) have c0 below this share of r0.
+_ROUND = 0.7
 #: Columns of the subspace, at most; a restart keeps about half.
 WIDEST = 140
 #: Angles closer than this count as one.
@@ -152,7 +156,7 @@ class Field:
         self.m, self.family, self.monitor = m, family, monitor or Monitor()
         self.gram = isinstance(family, Norm)
         self.count = min(count, len(m))
-        self.dense = len(m) <= DENSE
+        self.dense = len(m) <= (DENSE_ROUND if _is_round(family) else DENSE)
         self.y = self.my = np.zeros((len(m), 0))
         self.products = 0
         if not self.dense:
@@ -301,6 +305,12 @@ class Field:
         basis = basis[:, np.abs(np.diag(triangle)) > 1e-6]
         coordinates = root @ basis
         self.y, self.my = self.y @ coordinates, self.my @ coordinates
+
+
+def _is_round(family: Family) -> bool:
+    """Whether the region of price 1 is close to a disk about 0."""
+    functional = family.border(1.0)
+    return functional.c0 < _ROUND * functional.r0
 
 
 def _leading(rays: list[Ray]) -> list[Ray]:
