@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certes.conditions.reference import reduced
-from certes.conditions.uniform import UniformLeak, lure_proof, tolerance
+from certes.conditions.uniform import UniformLeak, by_size, lure_proof, tolerance
 from certes.engines import conic, frequency, scaling
 from certes.engines.monitor import Monitor
 from certes.proofs import LureProof, StepClaim
@@ -32,8 +32,10 @@ _SHARES = (0.999, 0.99, 0.95, 0.8)
 _ROOM = (0.5, 0.1)
 #: Least room of the factor below 1, relative to that of the step below the largest one.
 _CLEAR = 0.1
-#: Halvings of the bracket in a bisection on the step.
-_HALVINGS = 12
+#: Halvings of the bracket in a bisection on the step, by the number of states up to which.
+_HALVINGS = ((30, 12), (10**9, 7))
+#: The factor that a step of the bisection must reach to count: just below 1.
+_REACHED = 1.0 - 1e-6
 
 
 def claims(system: System, own: StepClaim | None, monitor: Monitor) -> Iterator[StepClaim]:
@@ -101,7 +103,7 @@ def _general(system: System, least: float, monitor: Monitor) -> Iterator[StepCla
     """Bisection on the step; each step has its own metric and multipliers."""
     low, high = least, max(2.0 * least, _ceiling(system))
     found: list[StepClaim] = []
-    for _ in range(_HALVINGS if high > low else 0):
+    for _ in range(round(by_size(_HALVINGS, system.size)) if high > low else 0):
         if monitor.over:
             break
         middle = 0.5 * (low + high)
@@ -125,10 +127,10 @@ def _at(system: System, step: float, monitor: Monitor) -> StepClaim | None:
     """A claim about one step, or None."""
     inequality = reduced(system.with_step(step))
     try:
-        best = frequency.optimise(inequality, tolerance=1e-4, monitor=monitor)
+        best = frequency.optimise(inequality, tolerance=1e-4, target=-_REACHED, monitor=monitor)
     except np.linalg.LinAlgError:
         return None
-    if not -best.strength < 1.0:
+    if not -best.strength <= _REACHED:
         return None
     proof = lure_proof(best.metric, best.multipliers, system.form == "hopfield")
     return StepClaim(step, 1.0 - _ROOM[0] * (1.0 + best.strength), proof)
