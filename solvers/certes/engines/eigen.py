@@ -30,7 +30,7 @@ Complex = NDArray[np.complex128]
 #: Matrices up to this size are decomposed as a whole.
 DENSE = 160
 #: The same where the region is close to a disk: there so many angles are active that no small subspace serves them.
-DENSE_ROUND = 400
+DENSE_ROUND = 512
 #: A region is close to a disk if its h(theta) = c0 + r0 exp(i theta) have c0 below this share of r0.
 _ROUND = 0.7
 #: Columns of the subspace, at most; a restart keeps about half.
