@@ -332,6 +332,8 @@ def test_widening_the_dtype_changes_nothing_but_the_subject() -> None:
         ({"rate": float("nan")}, "rate"),
         ({"seconds": 0}, "seconds"),
         ({"seconds": "long"}, "seconds"),
+        ({"step": "largest"}, "step"),
+        ({"step": "max", "rate": 0.5}, "rate"),
     ],
 )
 def test_a_bad_question_names_its_field(arguments: dict[str, object], field: str) -> None:
@@ -343,6 +345,31 @@ def test_a_bad_question_names_its_field(arguments: dict[str, object], field: str
 def test_a_factor_of_one_or_more_cannot_be_asked_for() -> None:
     with pytest.raises(InputError):
         certes.certify(RateNetwork([[0.5]], "tanh", step=1.0), rate=1.0)
+
+
+def test_a_map_has_no_largest_step() -> None:
+    with pytest.raises(InputError) as caught:
+        certes.certify(LureSystem([[0.5]], [[0.1]], [[1.0]], slope=(0, 1), discrete=True), step="max")
+    assert caught.value.field == "step"
+
+
+def test_where_no_step_can_be_certified_the_answer_is_about_continuous_time() -> None:
+    result = certes.certify(RateNetwork([[3.0]], "tanh"), step="max")
+    assert result.verdict == "not_contracting"
+    assert result.certificate is not None
+    assert result.certificate.statement.predicate.system.step is None
+
+
+def test_cancelling_keeps_what_is_proven() -> None:
+    polls: list[int] = []
+
+    def cancelled() -> bool:
+        polls.append(1)
+        return len(polls) > 3
+
+    result = certes.certify(RateNetwork(skew(2.5), "tanh"), cancelled=cancelled)
+    assert (result.verdict, result.reason) == ("undecided", "cancelled")
+    assert certes.certify(RateNetwork([[0.5]], "tanh"), cancelled=lambda: True).verdict == "contracting"
 
 
 def test_the_time_limit_is_kept() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from certes.conditions import NAMES, by_name
 from certes.conditions.base import Backend, Goal
 from certes.engines.monitor import Monitor
-from certes.engines.threads import few_threads
+from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
 from certes.inquiry import Inquiry
 from certes.proofs import Claims
@@ -70,9 +70,11 @@ def certify(
         return Result("undecided", reason="unsupported_cell", detail=f"{system.cell}: {system.detail}")
     if step not in ("given", "max"):
         raise InputError("step", repr(step), "'given' or 'max'", "unknown-value")
+    if step == "max" and rate != "best":
+        raise InputError("rate", repr(rate), "'best' with step 'max': the factor there is close to 1", "conflict")
     name = None if condition == "auto" else by_name(condition).name
     goal = Goal(_target(system, rate), _backend(backend), _seconds(seconds), progress, cancelled)
-    with few_threads(system.size):
+    with one_blas_thread():
         if step == "max":
             monitor = goal.monitor()
             system = _at_largest_step(system, monitor)

@@ -28,6 +28,7 @@ from certes.conditions.reference import BACK_OFFS, is_claim, reduced, uniform_ca
 from certes.conditions.uniform import UniformLeak, by_size, lure_proof, tolerance
 from certes.engines import duality, frequency, scaling
 from certes.engines.monitor import Monitor
+from certes.engines.threads import one_blas_thread
 from certes.proofs import LevelBound, LureBound
 from certes.systems import System
 
@@ -47,6 +48,7 @@ class Lure:
         """Every system with dense weights."""
         return "the weights are sparse; 'lure' needs a dense matrix" if system.is_sparse else None
 
+    @one_blas_thread()
     @np.errstate(all="ignore")  # overflow ends in inf or NaN, and those are looked for
     def decide(self, system: System, goal: Goal) -> Decision:
         """Candidates for the best level (or the target), each slightly further behind it."""

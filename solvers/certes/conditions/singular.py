@@ -23,6 +23,7 @@ from certes.conditions.base import Candidate, Decision, Goal, NothingFound, aim,
 from certes.conditions.uniform import tolerance
 from certes.engines import conic, scaling
 from certes.engines.monitor import Monitor
+from certes.engines.threads import one_blas_thread
 from certes.proofs import SingularProof
 from certes.systems import System
 
@@ -47,6 +48,7 @@ class Singular:
             return "'singular' speaks of rate and hopfield networks with dense weights"
         return None
 
+    @one_blas_thread()
     @np.errstate(all="ignore")  # overflow ends in inf or NaN, and those are looked for
     def decide(self, system: System, goal: Goal) -> Decision:
         """The norm at the best scaling found, padded by about 1e-15 to 1e-10 times n^2, relative."""
