@@ -157,6 +157,23 @@ def write_json(path: Path, rows: Sequence[Row], about: dict[str, Any], quick: bo
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def read_json(path: Path) -> list[Row]:
+    """The rows of :func:`write_json`.
+
+    Raises:
+        ValueError: they are of toy sizes.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["quick"]:
+        raise ValueError(f"{path} holds a quick run")
+    found = []
+    for entry in content["rows"]:
+        del entry["outcome"]
+        spreads = {name: entry[name] and Spread(**entry[name]) for name in ("value", "ours", "other")}
+        found.append(Row(**{**entry, **spreads}))
+    return found
+
+
 def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
     """The table for docs/benchmarks.md."""
     lines = [f"Machine: {machine_line(about)}", "", "| " + " | ".join(HEADINGS) + " |", "| --- " * len(HEADINGS) + "|"]

@@ -251,3 +251,27 @@ def test_heterogeneous_problem_is_as_described():
     np.testing.assert_allclose(coupling, -coupling.T, atol=1e-15)
     assert np.linalg.norm(coupling, 2) > 0.05
     np.testing.assert_array_equal(system.matrix("C"), np.eye(40))
+
+
+def test_the_page_can_be_written_from_the_results_at_hand(tmp_path):
+    rows = [
+        report.Row(
+            "a",
+            "n = 1",
+            measure.Spread(1.0, 0.5, 2.0, 5),
+            "x",
+            2.0,
+            measure.Spread(1.0, 1.0, 1.0, 5),
+            None,
+            "that",
+            "so it is",
+        ),
+        report.Row("b", "n = 2", measure.Spread(9.0, 9.0, 9.0, 1), "times faster", 20.0, because="slow", note={"k": 1}),
+    ]
+    report.write_json(tmp_path / "x.json", rows, {}, quick=False)
+    again = report.read_json(tmp_path / "x.json")
+    assert again == rows
+    assert [row.outcome for row in again] == ["met", "missed because slow"]
+    report.write_json(tmp_path / "x.json", rows, {}, quick=True)
+    with pytest.raises(ValueError, match="quick"):
+        report.read_json(tmp_path / "x.json")
