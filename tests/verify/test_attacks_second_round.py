@@ -15,6 +15,7 @@ from certes.switching import refute_by_switching
 from certes.systems import LureSystem, RateNetwork
 from certes.verify import verify_contraction, verify_instability, verify_no_metric, verify_switching
 from certes.verify.bound import verify_bound
+from certes.verify.switching import verify_switching
 
 #: The second neuron is scaled by this, which no certificate notices: only the floats overflow.
 FAR = 2.0**511
@@ -101,3 +102,16 @@ def test_a_deadline_is_not_called_a_cancellation(seconds: float) -> None:
     weights = np.random.default_rng(1).normal(size=(24, 24)) * 0.9 / np.sqrt(24)
     result = certify(RateNetwork(weights, "tanh", tau=np.linspace(0.5, 2.0, 24)), seconds=seconds)
     assert "cancelled" not in {result.reason, *(attempt.reason for attempt in result.attempts)}
+
+
+def test_starts_off_the_periodic_orbit_are_refused() -> None:
+    network = RateNetwork([[0.0, -4.0], [4.0, 0.0]], "tanh")
+    witness = refute_by_switching(network)
+    assert witness is not None
+    assert verify_switching(network, witness).valid
+    for away in (1e-2, 0.3):
+        moved = replace(witness, start=witness.start + away, start_other=witness.start_other + away)
+        report = verify_switching(network, moved)
+        assert not report.valid
+        assert report.failed is not None
+        assert report.failed.name == "input"
