@@ -15,7 +15,6 @@ from certes.switching import refute_by_switching
 from certes.systems import LureSystem, RateNetwork
 from certes.verify import verify_contraction, verify_instability, verify_no_metric, verify_switching
 from certes.verify.bound import verify_bound
-from certes.verify.switching import verify_switching
 
 #: The second neuron is scaled by this, which no certificate notices: only the floats overflow.
 FAR = 2.0**511
