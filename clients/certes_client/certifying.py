@@ -117,6 +117,8 @@ def _summary(
     name = words.printable(question.file.name)
     target.print(output.headline(result.verdict, f"{name}: {words.system_line(system)}"))
     rows: list[tuple[str, str]] = []
+    if question.system.step_choice == "max" and isinstance(system, System) and system.step is None:
+        rows.append(("step", "no Euler step can be certified; the answer is about continuous time"))
     if result.verdict == "contracting":
         rows += _proven(result)
     elif result.witness is not None and isinstance(system, System):

@@ -30,7 +30,7 @@ _ADVICE: dict[str, tuple[str, ...]] = {
     "unsupported_cell": (
         "this cell has no theorem in this version; a plain recurrent layer of the model can be certified",
     ),
-    "missing-extra": ("install the extra that is named above; more conditions can be tried then",),
+    "missing-extra": ("install the extra that is named above, or leave --backend away: our own engine needs none",),
     "too-large": ("try one of the conditions absolute, symmetric or singular, which reach larger networks",),
     "deadline": ("allow more time: --seconds N", "ask for less: --rate with the rate or factor that you need"),
     "memory": ("use a machine with more memory, or one of the cheaper conditions: --condition singular",),
@@ -158,7 +158,8 @@ def growth_line(growth: float, condition: str) -> str:
 def bound_line(level: float, *, rate: bool) -> str:
     """What no certificate of the condition ``lure`` reaches."""
     number = claimed(level, up=rate)
-    return f"no certificate of the condition lure {'exceeds' if rate else 'goes below'} {number} (proven)"
+    beyond = "exceeds a rate of" if rate else "goes below a factor of"
+    return f"no certificate of the condition lure {beyond} {number} (proven)"
 
 
 def distance_lines(result: Result) -> list[tuple[str, str]]:
@@ -249,7 +250,7 @@ def advice(
     if isinstance(system, System) and system.step is not None and system.step != 1:
         lines.append(_STEP)
     if any(getattr(attempt, "reason", None) == "missing-extra" for attempt in attempts):
-        lines.append("the condition lure needs an extra: pip install 'certes[sdp]'")
+        lines.append("leave --backend away: the engine of Certes needs no extra")
     return lines
 
 
@@ -257,6 +258,8 @@ def attempt_line(attempt: Mapping[str, Any]) -> str:
     """What one condition came to."""
     value = attempt.get("rate") if attempt.get("rate") is not None else attempt.get("factor")
     outcome = attempt.get("outcome")
+    if outcome == "proven" and value is None:
+        return "proven"
     if outcome == "proven":
         return f"proves {'rate' if attempt.get('rate') is not None else 'factor'} {number(value)}"
     detail = printable(str(attempt.get("detail") or attempt.get("reason") or "nothing found"))

@@ -82,7 +82,10 @@ def certify(
         inquiry = Inquiry(system, goal)
         refute = refute and not system.is_sparse
         found = _auto(inquiry, refute) if name is None else _one(inquiry, name, refute)
-        return found or _answer(inquiry, refute)
+        result = found or _answer(inquiry, refute)
+    if step == "max" and system.continuous:
+        return replace(result, detail=f"no Euler step can be certified; about continuous time: {result.detail}")
+    return result
 
 
 def _auto(inquiry: Inquiry, refute: bool) -> Result | None:
@@ -116,7 +119,7 @@ def _answer(inquiry: Inquiry, refute: bool) -> Result:
         if (found := inquiry.switch()) is not None:
             return found
         no_metric = None if inquiry.over else inquiry.exclude_metrics()
-    if refute and not inquiry.over:
+    if refute and not inquiry.over and not inquiry.slower:
         inquiry.measure()
     return inquiry.undecided(no_metric)
 

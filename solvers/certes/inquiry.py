@@ -189,10 +189,7 @@ class Inquiry:
 
     def switch(self) -> Result | None:
         """Look for a periodic input with an unstable orbit; a result only if the verifier accepts it."""
-        try:
-            from certes.switching import refute_by_switching
-        except ImportError:  # TEMPORARY
-            return None
+        from certes.switching import refute_by_switching
 
         self.monitor.say("switching: searching")
         witness = refute_by_switching(self.system, seconds=self.monitor.left, stop=lambda: self.over)
@@ -205,6 +202,8 @@ class Inquiry:
             return None
         self.attempts.append(Attempt("switching", "proven"))
         detail = "a periodic input has an unstable periodic orbit: the network contracts in no norm, constant or not"
+        if self.system.slope.activation is None:
+            detail = "a network with such slopes has an unstable periodic orbit: the class contracts in no norm"
         return replace(self._refutation("switching", witness, detail), attempts=tuple(self.attempts))
 
     def _refutation(self, name: str, witness: InstabilityWitness | SwitchingWitness, detail: str) -> Result:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,8 +56,8 @@ class Certificate:
         proof: the proof file, safetensors.
     """
 
-    document: bytes
-    proof: bytes
+    document: bytes = field(repr=False)
+    proof: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         envelope, statement = open_document(self.document)

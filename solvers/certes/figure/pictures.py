@@ -330,7 +330,7 @@ def _spectrum(system: System, witness: InstabilityWitness) -> SpectrumPicture:
     where = "where every slope is at its upper end " if steep else ""
     caption = (
         f"Eigenvalues of the Jacobian of a {_network(system)} at an equilibrium {where}(dots) against the {border}: "
-        f"one has a {size} above {_rounded(witness.growth, up=False)} (proven), so the network contracts in no norm."
+        f"one has a {size} above {_rounded(witness.growth, up=False)} (proven), {_so(system)}."
     )
     steepest = np.zeros(0, dtype=np.complex128)
     if not steep:
@@ -350,7 +350,7 @@ def _switching(system: System, witness: SwitchingWitness) -> SpectrumPicture:
     caption = (
         f"Eigenvalues of the derivative of a {_network(system)} over one period of a periodic input "
         f"({len(witness.durations)} modes, {unit} {witness.durations.sum():.4g}) against the unit circle: one has a "
-        f"modulus above {_rounded(witness.growth, up=False)} (proven), so the network contracts in no norm."
+        f"modulus above {_rounded(witness.growth, up=False)} (proven), {_so(system)}."
     )
     return SpectrumPicture(_eigenvalues(product), np.zeros(0, np.complex128), False, "over one period", caption)
 
@@ -363,3 +363,9 @@ def _jacobian(system: System, slopes: Array) -> Array:
 
 def _eigenvalues(matrix: Array) -> Points:
     return np.linalg.eigvals(matrix).astype(np.complex128)
+
+
+def _so(system: System) -> str:
+    """What an instability proves: of a network, or of a class that is given by its slopes alone."""
+    whom = "the network" if system.slope.activation is not None else "the class of networks with such slopes"
+    return f"so {whom} contracts in no norm"
