@@ -138,6 +138,9 @@ def _proven(result: Result) -> list[tuple[str, str]]:
     rows = words.claim_lines(result.claims) if result.claims is not None else []
     condition = str(result.condition)
     rows.append(("proven by", f"{condition}: {words.CONDITIONS.get(condition, 'a theorem of its own')}"))
+    further = result.detail.partition("; ")[2]
+    if further:
+        rows.append(("note", further))
     if result.also:
         rows.append(("also by", ", ".join(result.also)))
     return rows

@@ -47,7 +47,7 @@ _REASONS: dict[str, str] = {
     "solver": "the solver gave up",
     "memory": "the memory did not suffice",
 }
-_SMALLER = "scale the recurrent weights down; the distances above say how far they are from a proof"
+_SMALLER = "scale the recurrent weights down"
 _STEP = "for a network run step by step, a smaller --step is easier to certify"
 _LESS = "ask for less: a --rate closer to 0 (continuous time) or closer to 1 (a map)"
 
@@ -236,6 +236,8 @@ def _producible(witness: InstabilityWitness, system: System) -> list[tuple[str, 
 def reason_line(reason: str | None, detail: str, attempts: tuple[Any, ...]) -> str:
     """Why it is undecided; what each condition said stands in lines of its own, if there are attempts."""
     said = _REASONS.get(str(reason)) if attempts else None
+    if reason == "margin" and any((entry.rate or 0.0) > 0.0 or (entry.factor or 1.0) < 1.0 for entry in attempts):
+        said = "the number asked for is out of reach; the best that was found stands below"
     return f"{reason}: {said or printable(detail, 600)}"
 
 

@@ -282,11 +282,13 @@ class Inquiry:
         from certes import claims as further
         from certes.certificate.document import build
 
-        best = self.best
+        best, stopped = self.best, self.over
         self.monitor.say(f"{best.condition.name}: proven; looking for what follows from it")
         proof, claims = further.extend(self.system, best.proof, best.claims, self.bound, self.monitor)
         certificate = build(self.system, "contracting", best.condition.name, best.condition.version, proof, claims)
         detail = f"proven by '{best.condition.name}'"
+        if stopped:
+            detail += "; the search was ended early: more time may prove a better number"
         if self.system.is_sparse or self.system.size > further.LARGEST:
             detail += f"; weight radius, largest step and margin are only looked for up to n = {further.LARGEST}, dense"
         return Result(
