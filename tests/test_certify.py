@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -370,6 +372,47 @@ def test_cancelling_keeps_what_is_proven() -> None:
     result = certes.certify(RateNetwork(skew(2.5), "tanh"), cancelled=cancelled)
     assert (result.verdict, result.reason) == ("undecided", "cancelled")
     assert certes.certify(RateNetwork([[0.5]], "tanh"), cancelled=lambda: True).verdict == "contracting"
+
+
+def _wait(stop: Callable[[], bool]) -> bool:
+    """Until somebody says stop; False if nobody does."""
+    end = time.monotonic() + 60.0
+    while time.monotonic() < end:
+        if stop():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def test_a_witness_ends_the_search_for_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+
+    def endless(self: lure_module.Lure, system: System, goal: Goal) -> NothingFound:
+        assert goal.cancelled is not None
+        told.append(_wait(goal.cancelled))
+        return NothingFound("cancelled", "told to stop")
+
+    monkeypatch.setattr(lure_module.Lure, "decide", endless)
+    rotation = [[0.9, -3.0, 0.0], [3.0, 0.9, 0.0], [0.0, 0.0, -5.0]]  # stable at both ends of the slopes
+    mixed = [[0.0, 2.0, -2.0], [-2.0, 0.0, 2.0], [2.0, -2.0, 0.0]]
+    for weights in (mixed, rotation):
+        result = certes.certify(RateNetwork(weights, slope=(-1.0, 1.0)))
+        assert (result.verdict, result.condition) == ("not_contracting", "instability")
+        assert "lure" not in [entry.condition for entry in result.attempts]
+    assert told == [True] * len(told)
+    assert told
+
+
+def test_a_proof_ends_the_search_for_a_witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+
+    def endless(system: System, *, stop: Callable[[], bool]) -> None:
+        told.append(_wait(stop))
+
+    monkeypatch.setattr("certes.refutation.fastest", endless)
+    result = certes.certify(RateNetwork(skew(1.5), "tanh"))
+    assert (result.verdict, result.condition, told) == ("contracting", "lure", [True])
+    assert "instability" not in [entry.condition for entry in result.attempts]
 
 
 def test_the_time_limit_is_kept() -> None:

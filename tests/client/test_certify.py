@@ -63,6 +63,17 @@ def test_shape_of_the_object(capsys: Capture, tmp_path: Path, W: Any, code: int,
         assert link["signed"] is False
 
 
+def test_the_largest_step_is_found_and_certified(capsys: Capture, tmp_path: Path) -> None:
+    net = network(tmp_path, ROTATION)
+    answer = certify(
+        capsys, tmp_path, net, "--form", "rate", "--activation", "tanh", "--tensor", "W", "--step", "max"
+    ).json
+    assert answer["verdict"] == "contracting"
+    assert Certificate.read(answer["certificate"]["path"]).statement.predicate.system.step == pytest.approx(
+        0.8, rel=2e-2
+    )
+
+
 def test_same_answer_as_python(capsys: Capture, tmp_path: Path) -> None:
     answer = certify(capsys, tmp_path, network(tmp_path), *RATE).json
     result = certes.certify(certes.RateNetwork(STABLE, "tanh"), condition="absolute")

@@ -89,6 +89,17 @@ def test_undecided_example(http: httpx.Client) -> None:
     assert answer["certified_scale"] == pytest.approx(samples.UNDECIDED["certified_scale"], rel=1e-2)
 
 
+def test_the_largest_step_can_be_asked_for(http: httpx.Client) -> None:
+    spec = {**samples.REQUEST["spec"], "step": "max"}
+    answer = http.post("/v1/certificates", json={**samples.REQUEST, "spec": spec}).json()
+    assert answer["verdict"] == "contracting"
+    assert answer["claims"]["largest_step"]["step"] == pytest.approx(0.5, rel=2e-2)
+    assert answer["rate"] is None
+    assert 0 < answer["factor"] < 1
+    wrong = http.post("/v1/certificates", json={**samples.REQUEST, "spec": {**spec, "rate": 0.5}})
+    assert wrong.status_code == 422
+
+
 def test_stored_sample_verifies_for_ever(http: httpx.Client) -> None:
     body = {
         "certificate": samples.ENVELOPE_SAMPLE,

@@ -24,6 +24,10 @@ Backend = Literal["auto", "cvxpy-clarabel", "cvxpy-scs"]
 Why = Literal["not-applicable", "margin", "too-large", "missing-extra", "deadline", "cancelled", "solver"]
 
 
+#: By how much candidates fall behind the best level, relative; each gives the verifier more margin.
+BACK_OFFS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A proof and what it is meant to prove.
@@ -159,3 +163,8 @@ def missed(system: System, best: float, goal: Goal, condition: str) -> NothingFo
 def claim(system: System, number: float) -> Claims:
     """Claims with just this rate (continuous time) or factor (a map)."""
     return Claims(rate=number) if system.continuous else Claims(factor=number)
+
+
+def is_claim(continuous: bool, number: float) -> bool:
+    """Whether a rate or factor is one that can be claimed."""
+    return number > 0.0 if continuous else 0.0 < number < 1.0

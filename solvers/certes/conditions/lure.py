@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certes.conditions import reference
-from certes.conditions.base import Candidate, Decision, Goal, NothingFound, Why, claim
-from certes.conditions.reference import BACK_OFFS, is_claim, reduced, uniform_candidates
-from certes.conditions.uniform import UniformLeak, by_size, lure_proof, tolerance
+from certes.conditions.base import BACK_OFFS, Candidate, Decision, Goal, NothingFound, Why, claim, is_claim
+from certes.conditions.reference import reduced
+from certes.conditions.uniform import UniformLeak, by_size, lure_proof, tolerance, uniform_candidates
 from certes.engines import duality, frequency, scaling
 from certes.engines.monitor import Monitor
 from certes.engines.threads import one_blas_thread

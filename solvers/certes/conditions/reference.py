@@ -11,22 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
-from certes.conditions.base import Candidate, Decision, Goal, NothingFound, claim
-from certes.conditions.uniform import UniformLeak, lure_proof, system_weights
-from certes.engines import conic, sdp
+from certes.conditions.base import BACK_OFFS, Candidate, Decision, Goal, NothingFound, claim, is_claim
+from certes.conditions.uniform import UniformLeak, lure_proof, system_weights, uniform_candidates
+from certes.engines import conic, sdp, starts
 from certes.engines.monitor import Monitor
 from certes.errors import MissingExtraError
-from certes.proofs import LevelBound
 from certes.systems import System
 from certes.verify.reduction import midpoint
 
 Array = NDArray[np.float64]
 
-#: By how much candidates fall behind the best level, relative; each gives the verifier more margin.
-BACK_OFFS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+#: Largest abs(log d) of the balancing d of a starting point.
+_ROOM = 69.0
 
 
 def reduced(system: System) -> sdp.Inequality:
@@ -89,17 +87,11 @@ class Setting:
 
 
 def _perron_scaling(weights: Array) -> Array:
-    """q = l / r from the Perron vectors of abs(W), balanced first and made irreducible by a small constant."""
-    size = np.abs(weights)
-    if not size.any() or not np.isfinite(size).all():
-        return np.ones(len(size))
-    size, (scale, _) = scipy.linalg.matrix_balance(size, permute=False, separate=True)
-    size = size + 1e-3 * max(float(size.mean()), np.finfo(float).tiny)
-    right, left = np.ones(len(size)), np.ones(len(size))
-    for _ in range(200):
-        right, left = size @ right, size.T @ left
-        right, left = right / right.max(), left / left.max()
-    q = left / right / scale**2
+    """q = l / r from the Perron vectors of abs(W), balanced first."""
+    if not np.isfinite(weights).all():
+        return np.ones(len(weights))
+    d = starts.balancing(weights, _ROOM)
+    q = d**2 * np.exp(2.0 * starts.perron(np.abs(d[:, None] * weights / d[None, :])))
     return np.asarray(np.clip(q / q.max(), 1e-60, 1.0))
 
 
@@ -132,35 +124,6 @@ def decide(system: System, goal: Goal) -> Decision:
         best = setting.inequality.level(found.point.strength)
         candidates = uniform_candidates(setting.leak, found.point.multipliers, best, goal.target)
     return candidates or _nothing(setting, found, target, monitor)
-
-
-def uniform_candidates(
-    leak: UniformLeak, q: Array, best: float, target: float | None, bound: LevelBound | None = None
-) -> tuple[Candidate, ...]:
-    """Proofs from multipliers, at rates or factors slightly behind the best; or exactly the target if it is in reach.
-
-    Args:
-        leak: the network.
-        q: multipliers, shape (n,).
-        best: the rate or factor that they reach.
-        target: the number to claim, or None.
-        bound: handed on.
-    """
-    continuous = leak.system.continuous
-    numbers = [leak.number(leak.family.relax(leak.level(best), back)) for back in BACK_OFFS]
-    if target is not None:
-        numbers = [target] if (target <= best if continuous else target >= best) else []
-    found: list[Candidate] = []
-    for number in numbers:
-        proof = leak.proof(q, number) if is_claim(continuous, number) else None
-        if proof is not None:
-            found.append(Candidate(proof, claim(leak.system, number), bound))
-    return tuple(found)
-
-
-def is_claim(continuous: bool, number: float) -> bool:
-    """Whether a rate or factor is one that can be claimed."""
-    return number > 0.0 if continuous else 0.0 < number < 1.0
 
 
 def _nothing(setting: Setting, found: sdp.Found, target: float | None, monitor: Monitor) -> NothingFound:

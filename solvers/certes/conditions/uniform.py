@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from certes.conditions.base import BACK_OFFS, Candidate, claim, is_claim
 from certes.engines import conic
 from certes.engines.duality import Dual
 from certes.proofs import BoundProof, ConicBound, LevelBound, LureProof, NormBound
@@ -130,6 +131,30 @@ def tolerance(size: int) -> float:
 def by_size(table: tuple[tuple[int, float], ...], size: int) -> float:
     """The entry of the first limit that is not exceeded."""
     return next(value for limit, value in table if size <= limit)
+
+
+def uniform_candidates(
+    leak: UniformLeak, q: Array, best: float, target: float | None, bound: LevelBound | None = None
+) -> tuple[Candidate, ...]:
+    """Proofs from multipliers, at rates or factors slightly behind the best; or exactly the target if it is in reach.
+
+    Args:
+        leak: the network.
+        q: multipliers, shape (n,).
+        best: the rate or factor that they reach.
+        target: the number to claim, or None.
+        bound: handed on.
+    """
+    continuous = leak.system.continuous
+    numbers = [leak.number(leak.family.relax(leak.level(best), back)) for back in BACK_OFFS]
+    if target is not None:
+        numbers = [target] if (target <= best if continuous else target >= best) else []
+    found: list[Candidate] = []
+    for number in numbers:
+        proof = leak.proof(q, number) if is_claim(continuous, number) else None
+        if proof is not None:
+            found.append(Candidate(proof, claim(leak.system, number), bound))
+    return tuple(found)
 
 
 def system_weights(system: System) -> Array:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,15 +178,8 @@ def simplex_minimum(quadratic: Array, linear: Array) -> Array:
         if info != 0:
             break
         column = lapack.dpotrs(factor, ones, lower=1)[0]
-        total, excess = float(column.sum()), 1.0 - float(a.sum())
         residual = K @ a - f - shift - s
-
-        def newton(complement: Array) -> tuple[Array, float, Array]:
-            right = lapack.dpotrs(factor, complement / a - residual, lower=1)[0]  # noqa: B023
-            move = (excess - float(right.sum())) / total  # noqa: B023
-            da = right + move * column  # noqa: B023
-            return da, move, (complement - s * da) / a  # noqa: B023
-
+        newton = partial(_newton, factor, column, residual, a, s)
         da, _, ds = newton(-a * s)
         reach = min(_longest(a, da), _longest(s, ds))
         ahead = float((a + reach * da) @ (s + reach * ds))
@@ -194,6 +188,16 @@ def simplex_minimum(quadratic: Array, linear: Array) -> Array:
         a, s, shift = a + reach * da, s + reach * ds, shift + reach * move
     a = np.maximum(a, 0.0)
     return np.asarray(a / a.sum())
+
+
+def _newton(
+    factor: Array, column: Array, residual: Array, a: Array, s: Array, complement: Array
+) -> tuple[Array, float, Array]:
+    """Steps of a, of the shift and of s that add ``complement`` to a * s; factor factor^T column = 1."""
+    right = lapack.dpotrs(factor, complement / a - residual, lower=1)[0]
+    move = float((1.0 - a.sum() - right.sum()) / column.sum())
+    da = right + move * column
+    return da, move, (complement - s * da) / a
 
 
 def _longest(x: Array, dx: Array) -> float:

@@ -11,6 +11,7 @@ of half planes Re(h z) <= t with h = c0 + r0 exp(i theta) are worked out in docs
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,16 +78,16 @@ def _unit(z: Complex) -> Complex:
     return np.where(modulus > 0, z / np.where(modulus > 0, modulus, 1.0), 1.0)
 
 
-class _Plain:
+class _Plain(ABC):
     """What most families share."""
 
+    @abstractmethod
     def functional(self, level: float) -> Functional:
         """See :class:`Family`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def level(self, price: float) -> float:
         """See :class:`Family`."""
-        raise NotImplementedError
 
     def border(self, price: float) -> Functional:
         """See :class:`Family`."""
