@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from certes import strictjson
 from certes.errors import InputError, TooLargeError
+from certes.weights import pack
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -203,23 +204,7 @@ def weights_from_json(tensors: Any) -> bytes:
     given = as_object(tensors, "tensors")
     if not given:
         raise InputError("tensors", "no tensors", "at least one", "missing-value")
-    return pack({name: _inline(f"tensors.{clip(name, 80)}", value) for name, value in given.items()})
-
-
-def pack(tensors: Mapping[str, tuple[str, list[int], bytes]]) -> bytes:
-    """A safetensors file from (dtype, shape, bytes) by name, in the order of the names."""
-    header: dict[str, Any] = {}
-    position = 0
-    for name in sorted(tensors):
-        dtype, shape, data = tensors[name]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(data)]}
-        position += len(data)
-    try:
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError("tensors", "a name that is not valid Unicode", "names in UTF-8", "invalid-value") from None
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + b"".join(tensors[name][2] for name in sorted(tensors))
+    return pack({name: _inline(f"tensors.{clip(name, 80)}", given[name]) for name in sorted(given)})
 
 
 def _inline(field: str, value: Any) -> tuple[str, list[int], bytes]:

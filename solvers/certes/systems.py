@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certes.activations import Activation, activation
+from certes.dtypes import encoded, rounded
 from certes.errors import InputError
 
 Array = NDArray[np.float64]
@@ -368,6 +369,36 @@ class _Recurrent(System):
     def W(self) -> Matrix:
         """The recurrent weights, shape (n, n), float64."""
         return self.tensors["W"].value
+
+    @property
+    def dtype(self) -> str:
+        """The dtype in which the recurrent weights are stored, by its safetensors name (``"F32"``)."""
+        return self.tensors["W"].subjects[0].dtype
+
+    def with_weights(self, W: Array) -> Self:
+        """The same network with other recurrent weights, rounded to :attr:`dtype`; of no file.
+
+        Args:
+            W: shape (n, n); for sparse weights the values of the stored entries, shape (nnz,).
+
+        Raises:
+            InputError: another shape, or values that are not finite in that dtype.
+        """
+        old = self.tensors["W"]
+        pattern = old.value if isinstance(old.value, SparseMatrix) else None
+        shape = old.value.shape if pattern is None else pattern.data.shape
+        if np.shape(W) != shape:
+            raise InputError("W", f"shape {np.shape(W)}", f"shape {shape}", "wrong-shape")
+        value = np.frombuffer(rounded(W, self.dtype).tobytes()).reshape(shape)
+        _check_finite("W", value)
+        first = old.subjects[0]
+        digest = hashlib.sha256(encoded(value, self.dtype)).hexdigest()
+        subjects = (Subject(first.name, self.dtype, first.shape, digest), *old.subjects[1:])
+        matrix = value if pattern is None else SparseMatrix(value, pattern.indices, pattern.indptr, pattern.shape)
+        changed = copy.copy(self)
+        object.__setattr__(changed, "tensors", {"W": Tensor(matrix, subjects)})
+        object.__setattr__(changed, "file", None)
+        return changed
 
 
 class RateNetwork(_Recurrent):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 import os
 import stat
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from certes import strictjson
+from certes.dtypes import encoded, rounded
 from certes.errors import InputError, TooLargeError
 from certes.systems import SparseMatrix, Subject, Tensor, sparse_subjects
 
@@ -378,6 +380,52 @@ def to_bytes(arrays: Mapping[str, object], metadata: Mapping[str, str] | None = 
                 raise InputError(key, "two tensors of this name", "each name once", "duplicate-key")
             flat[key] = np.array(part, order="C")
     return save(flat, metadata=None if metadata is None else dict(metadata))
+
+
+def rewritten(file: WeightFile, changed: Mapping[str, Array]) -> bytes:
+    """A weight file with other values in some of its tensors; all else, metadata included, byte for byte as it was.
+
+    Args:
+        file: the file.
+        changed: name of a dense tensor (or ``NAME.data`` of a sparse one) -> values, shape as stored; they are rounded
+            to the dtype in which the tensor is stored.
+
+    Raises:
+        InputError: no such tensor, another shape, or values that are not finite in that dtype.
+    """
+    parts: dict[str, bytes] = {}
+    for name, values in changed.items():
+        entry = file.get(name)
+        if entry.dtype not in _WEIGHT_DTYPES or np.shape(values) != entry.shape:
+            given = f"values of shape {np.shape(values)} for {entry.dtype} of shape {entry.shape}"
+            raise InputError(name, given, "values of the shape of a floating tensor", "wrong-shape")
+        if not np.isfinite(rounded(values, entry.dtype)).all():
+            raise InputError(name, "values that are not finite", "finite numbers only", "not-finite")
+        parts[name] = encoded(values, entry.dtype)
+    whole = {
+        name: (entry.dtype, list(entry.shape), parts[name] if name in parts else entry.raw())
+        for name, entry in file.tensors.items()
+    }
+    return pack(whole, file.metadata)
+
+
+def pack(tensors: Mapping[str, tuple[str, list[int], bytes]], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file from (dtype, shape, little-endian bytes) by name, in the order given.
+
+    Raises:
+        InputError: a name or text that is not valid Unicode.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(data)]}
+        position += len(data)
+    try:
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("tensors", "a name that is not valid Unicode", "names in UTF-8", "invalid-value") from None
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *(data for _, _, data in tensors.values())])
 
 
 def write_weights(

@@ -17,7 +17,7 @@ RULES = (
     Rule("certes_service", forbidden=("certes_client",)),
     Rule(
         "certes.verify",
-        allowed=("numpy", "certes.errors", "certes.activations", "certes.systems", "certes.proofs"),
+        allowed=("numpy", "certes.errors", "certes.activations", "certes.dtypes", "certes.systems", "certes.proofs"),
         forbidden=(*FINDERS, *OPTIONAL),
         closed=True,
     ),
