@@ -1,0 +1,27 @@
+"""Recurrent networks in torch: read from weight files, trained inside a stable set, written back (extra ``train``).
+
+    >>> from certes.nn import Classifier, read_data, repair  # doctest: +SKIP
+
+Nothing here says that a network is contracting: a parametrisation keeps weights inside a stable set up to rounding, and
+only the rounded weights that are exported are certified. Importing :mod:`certes` loads no torch; importing this does.
+
+Raises:
+    MissingExtraError: torch is not installed.
+"""
+
+from __future__ import annotations
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    from certes.errors import MissingExtraError
+
+    raise MissingExtraError("torch", "train", "certes repair") from error
+
+from certes.nn.data import DataSet, Sequences, read_data
+from certes.nn.networks import Classifier
+from certes.nn.parametrisations import Lure
+from certes.nn.repair import Repair, repair
+from certes.nn.roles import Roles
+
+__all__ = ["Classifier", "DataSet", "Lure", "Repair", "Roles", "Sequences", "read_data", "repair"]

@@ -1,0 +1,263 @@
+"""Labelled sequences: read from .npz, .safetensors or IDX files (MNIST), and split.
+
+Three parts, for three purposes: sequences to *train* on, sequences to *choose* by (early stopping; a part of the
+training data), and sequences to *test* on, which choose nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certes.errors import InputError, TooLargeError
+from certes.weights import read_weights
+
+Array = NDArray[np.float64]
+
+#: Where sequences are split without test data of their own: the share for testing, and the seed of the split.
+TEST_SHARE, SPLIT_SEED = 0.2, 0
+#: Share of the training data by which the best weights are chosen.
+CHOICE_SHARE = 0.1
+#: Largest data set, bytes uncompressed.
+LARGEST = 4 * 2**30
+MNIST = "mnist-rows:"
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Labelled sequences.
+
+    Attributes:
+        inputs: shape (N, T, features), float32 or float64, finite.
+        labels: shape (N,), int64, not negative.
+    """
+
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: NDArray[np.integer[Any]]) -> Sequences:
+        """Some of them."""
+        return Sequences(self.inputs[index], self.labels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Sequences to train on and to test on.
+
+    Attributes:
+        train: both training and choosing.
+        test: measured on, and nothing else.
+    """
+
+    train: Sequences
+    test: Sequences
+
+    @classmethod
+    def of(
+        cls, inputs: object, labels: object, test_inputs: object = None, test_labels: object = None, *, seed: int = 0
+    ) -> DataSet:
+        """Check arrays; without test arrays a fifth of the sequences is held out.
+
+        The split is ``numpy.random.default_rng(seed).permutation(N)``, the last fifth to test.
+
+        Args:
+            inputs: shape (N, T, features), numbers.
+            labels: shape (N,), integers.
+            test_inputs: likewise, or None together with
+            test_labels: likewise.
+            seed: of the split.
+
+        Raises:
+            InputError: naming the array.
+        """
+        whole = _sequences("", inputs, labels)
+        if (test_inputs is None) != (test_labels is None):
+            raise InputError("data", "one of test_inputs and test_labels", "both or neither", "missing-value")
+        if test_inputs is not None:
+            test = _sequences("test_", test_inputs, test_labels)
+            if test.inputs.shape[2] != whole.inputs.shape[2]:
+                given = f"{test.inputs.shape[2]} features, and {whole.inputs.shape[2]} to train"
+                raise InputError("data.test_inputs", given, "the same number of features", "wrong-shape")
+            found = cls(whole, test)
+        else:
+            order = np.random.default_rng(seed).permutation(len(whole))
+            kept = len(whole) - max(1, round(TEST_SHARE * len(whole)))
+            found = cls(whole.take(order[:kept]), whole.take(order[kept:]))
+        if len(found.train) < 2:
+            given = f"{len(whole)} sequences, {len(found.train)} of them to train"
+            raise InputError("data", given, "at least 2 to train and 1 to test", "too-few")
+        return found
+
+    def parts(self, seed: int) -> tuple[Sequences, Sequences]:
+        """The training data in two: to train on, and to choose by."""
+        order = np.random.default_rng((seed, 1)).permutation(len(self.train))
+        kept = len(order) - max(1, round(CHOICE_SHARE * len(order)))
+        return self.train.take(np.sort(order[:kept])), self.train.take(np.sort(order[kept:]))
+
+    def check(self, features: int, classes: int) -> None:
+        """Raise InputError unless a network with so many inputs and classes can read the data."""
+        for part, given in (("", self.train), ("test_", self.test)):
+            if given.inputs.shape[2] != features:
+                said = f"{given.inputs.shape[2]} features per step"
+                raise InputError(f"data.{part}inputs", said, f"{features}, as the input matrix has", "wrong-shape")
+            if given.labels.max() >= classes:
+                said = f"the label {given.labels.max()}"
+                raise InputError(f"data.{part}labels", said, f"labels from 0 to {classes - 1}", "out-of-range")
+
+    @property
+    def digest(self) -> str:
+        """sha256 over all arrays, hex."""
+        whole = hashlib.sha256()
+        for array in (self.train.inputs, self.train.labels, self.test.inputs, self.test.labels):
+            whole.update(f"{array.dtype.str}{array.shape}".encode())
+            whole.update(np.ascontiguousarray(array).data)
+        return whole.hexdigest()
+
+
+def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> DataSet:
+    """Read a data set.
+
+    Args:
+        source: a ``.npz`` or ``.safetensors`` file with ``inputs`` (N, T, features) and ``labels`` (N,), optionally
+            ``test_inputs`` and ``test_labels``; or ``mnist-rows:FOLDER``, a folder with the IDX files of MNIST, read
+            row by row (28 steps of 28 pixels, divided by 255); with both the train and the t10k files each is used for
+            its purpose.
+        seed: of the split, where the data come without test data.
+
+    Raises:
+        InputError: naming the file, or the array.
+        TooLargeError: beyond 4 GiB.
+    """
+    name = os.fspath(source)
+    if name.startswith(MNIST):
+        return _mnist(Path(name.removeprefix(MNIST)), seed)
+    path = Path(name)
+    if path.suffix not in (".npz", ".safetensors"):
+        raise InputError("data", repr(path.name), f"a .npz or .safetensors file, or {MNIST}FOLDER", "unknown-value")
+    arrays = _npz(path) if path.suffix == ".npz" else _safetensors(path)
+    missing = [part for part in ("inputs", "labels") if part not in arrays]
+    if missing:
+        given = f"no array {missing[0]!r} in {path.name} (there is {', '.join(arrays) or 'nothing'})"
+        raise InputError("data", given, "arrays inputs and labels", "missing-value")
+    return DataSet.of(
+        arrays["inputs"], arrays["labels"], arrays.get("test_inputs"), arrays.get("test_labels"), seed=seed
+    )
+
+
+_NAMES = ("inputs", "labels", "test_inputs", "test_labels")
+
+
+def _npz(path: Path) -> Mapping[str, NDArray[Any]]:
+    expected = "a readable .npz file of plain arrays"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+        if total > LARGEST:
+            raise TooLargeError("data", f"{total} bytes", LARGEST)
+        with np.load(path, allow_pickle=False) as archive:  # a pickle inside is refused
+            return {name: archive[name] for name in archive.files if name in _NAMES}
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("data", f"{path.name}: {error}", expected, "unreadable") from error
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, SyntaxError) as error:
+        raise InputError("data", f"{path.name}: {error}", expected, "unreadable") from error
+
+
+def _safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
+    try:
+        file = read_weights(path)
+        return {name: file.tensors[name].array() for name in _NAMES if name in file.tensors}
+    except TooLargeError:
+        raise
+    except InputError as error:
+        field = "data" if error.field == "weights" else f"data.{error.field}"
+        raise InputError(field, error.given, error.expected, error.slug) from None
+
+
+def _sequences(prefix: str, inputs: object, labels: object) -> Sequences:
+    field = f"data.{prefix}inputs"
+    values = _array(field, inputs)
+    if values.ndim != 3 or 0 in values.shape:
+        expected = "a non-empty array (sequences, steps, features)"
+        raise InputError(field, f"shape {values.shape}", expected, "wrong-shape")
+    if values.dtype.kind not in "fiub":
+        raise InputError(field, f"dtype {values.dtype}", "numbers", "wrong-dtype")
+    dtype = np.float64 if values.dtype.itemsize > 4 and values.dtype.kind == "f" else np.float32
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(values, dtype=dtype)
+        finite = bool(np.isfinite(narrow.astype(np.float32, copy=False)).all())  # the recurrence is run in float32
+    if not finite:
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(narrow.astype(np.float32)))[0])
+        raise InputError(field, f"{values[where]} at index {where}", "finite numbers of float32 only", "not-finite")
+    return Sequences(narrow, _labels(f"data.{prefix}labels", labels, len(values)))
+
+
+def _labels(field: str, labels: object, count: int) -> NDArray[np.int64]:
+    given = _array(field, labels)
+    if given.dtype.kind not in "iu":
+        raise InputError(field, f"dtype {given.dtype}", "integers", "wrong-dtype")
+    if given.shape != (count,):
+        raise InputError(field, f"shape {given.shape}", f"shape ({count},), one label per sequence", "wrong-shape")
+    if int(given.min()) < 0 or int(given.max()) >= 2**31:
+        raise InputError(field, f"labels from {given.min()} to {given.max()}", "labels from 0", "out-of-range")
+    return np.ascontiguousarray(given, dtype=np.int64)
+
+
+def _array(field: str, given: object) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise InputError(field, "something that is no array", "an array of numbers", "wrong-type") from error
+
+
+def _mnist(folder: Path, seed: int) -> DataSet:
+    images = {path.name.split("-")[0]: path for path in sorted(folder.glob("*-images-idx3-ubyte*"))}
+    if not images:
+        given = f"no file *-images-idx3-ubyte.gz in {str(folder)!r}"
+        raise InputError("data", given, "a folder with the IDX files of MNIST", "unreadable")
+    arrays = {}
+    for part, path in images.items():
+        labels = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
+        pixels = _idx(path, 3)
+        arrays[part] = (pixels.astype(np.float32) / np.float32(255), _idx(labels, 1).astype(np.int64))
+    if len(arrays) == 1:
+        return DataSet.of(*next(iter(arrays.values())), seed=seed)
+    if set(arrays) != {"train", "t10k"}:
+        given = f"images of {', '.join(arrays)}"
+        raise InputError("data", given, "one pair of IDX files, or those of train and t10k", "unknown-value")
+    return DataSet.of(*arrays["train"], *arrays["t10k"])
+
+
+def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """An IDX file of bytes, gzipped or not."""
+    expected = f"an IDX file of bytes with {dimensions} dimensions"
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            data = stream.read(LARGEST // 4 + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError("data", f"{path.name}: {error}", expected, "unreadable") from error
+    if len(data) > LARGEST // 4:
+        raise TooLargeError("data", f"{path.name} of more bytes", LARGEST // 4)
+    start = 4 + 4 * dimensions
+    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < start:
+        raise InputError("data", f"{path.name} with other first bytes", expected, "malformed")
+    shape = [int(k) for k in np.frombuffer(data[4:start], ">u4")]
+    if int(np.prod(shape, dtype=object)) != len(data) - start:
+        given = f"{path.name}: {len(data) - start} bytes for shape {shape}"
+        raise InputError("data", given, expected, "malformed")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
