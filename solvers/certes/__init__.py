@@ -22,6 +22,7 @@ import certes.verify  # noqa: F401  (made callable below)
 from certes._version import __version__
 from certes.certify import certify
 from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError
+from certes.projection import Keep, Projection, project
 from certes.proofs import Claims, InstabilityWitness
 from certes.results import Attempt, Result
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System, UnsupportedCell
@@ -93,8 +94,10 @@ __all__ = [
     "HopfieldNetwork",
     "InputError",
     "InstabilityWitness",
+    "Keep",
     "LureSystem",
     "MissingExtraError",
+    "Projection",
     "RateNetwork",
     "Report",
     "Result",
@@ -103,5 +106,6 @@ __all__ = [
     "UnsupportedCell",
     "__version__",
     "certify",
+    "project",
     "verify",
 ]

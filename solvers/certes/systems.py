@@ -429,6 +429,10 @@ class HopfieldNetwork(_Recurrent):
     form: ClassVar[Form] = "hopfield"
 
 
+#: A network with one square W.
+Network = RateNetwork | HopfieldNetwork
+
+
 @dataclass(frozen=True, eq=False, kw_only=True, init=False)
 class LureSystem(System):
     """Lur'e system x' = A x + B phi(C x + u) + v, or the map x+ = the same.
