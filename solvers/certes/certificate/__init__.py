@@ -6,6 +6,6 @@ must hold before a certificate is believed.
 """
 
 from certes.certificate.check import REASONS, verify_certificate
-from certes.certificate.document import Certificate, build
+from certes.certificate.document import Certificate, build, restated
 
-__all__ = ["REASONS", "Certificate", "build", "verify_certificate"]
+__all__ = ["REASONS", "Certificate", "build", "restated", "verify_certificate"]

@@ -34,6 +34,7 @@ from certes.proofs import (
     Verdict,
     proof_from_arrays,
 )
+from certes.spec import SystemSpec
 from certes.systems import System
 from certes.weights import Limits, read_weights, to_bytes
 
@@ -196,6 +197,29 @@ def build(
     digest = hashlib.sha256(data).hexdigest()
     statement = statements.state(system, verdict, (condition, condition_version), proof, claims, digest)
     return Certificate(Envelope(statement.to_bytes()).to_bytes(), data)
+
+
+def restated(certificate: Certificate, system: System) -> Certificate:
+    """The same answer, unsigned, about the same network read from elsewhere: from a file, under its tensors' names.
+
+    Args:
+        certificate: about a network from memory, or from another file.
+        system: the network, with the names and the file that the new certificate is to state.
+
+    Raises:
+        InputError: another network: other weights, another form, nonlinearity or time (``wrong-system``).
+    """
+    stated = certificate.statement
+    given, named = SystemSpec.of(system), stated.predicate.system
+    same = given.model_copy(update={"tensors": named.tensors}) == named and set(given.tensors) == set(named.tensors)
+    for role, subjects in stated.tensor_subjects().items() if same else ():
+        found = system.tensors[role].subjects
+        same = same and len(subjects) == len(found)
+        same = same and all(one.agrees(other) for one, other in zip(subjects, found, strict=True))
+    if not same:
+        raise InputError("system", "another network", "the one that the certificate is about", "wrong-system")
+    condition, proof, claims = stated.predicate.condition, certificate.array_proof, certificate.claims
+    return build(system, stated.predicate.verdict, condition.name, condition.version, proof, claims)
 
 
 def open_document(document: bytes) -> tuple[Envelope, Statement]:
