@@ -120,9 +120,10 @@ def _summary(
     if question.system.step_choice == "max" and isinstance(system, System) and system.step is None:
         rows.append(("step", "no Euler step can be certified; the answer is about continuous time"))
     if result.verdict == "contracting":
-        rows += _proven(result)
+        rows += proven_lines(result)
     elif result.witness is not None and isinstance(system, System):
         rows += words.witness_lines(result.witness, system)
+        rows += [("try next", line) for line in words.project_lines(system)]
     if result.verdict == "undecided":
         rows += words.distance_lines(result)
         rows.append(("reason", words.reason_line(result.reason, result.detail, result.attempts)))
@@ -134,7 +135,8 @@ def _summary(
         _certificate(question, certificate, path)
 
 
-def _proven(result: Result) -> list[tuple[str, str]]:
+def proven_lines(result: Result) -> list[tuple[str, str]]:
+    """What is claimed, and by which theorem."""
     rows = words.claim_lines(result.claims) if result.claims is not None else []
     condition = str(result.condition)
     rows.append(("proven by", f"{condition}: {words.CONDITIONS.get(condition, 'a theorem of its own')}"))

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from certes.certificate.statement import Statement
+from certes.projection.base import Projection
 from certes.proofs import Claims, InstabilityWitness, SwitchingWitness
 from certes.results import Result
 from certes.simulation import input_in_range
@@ -48,6 +49,7 @@ _REASONS: dict[str, str] = {
     "memory": "the memory did not suffice",
 }
 _SMALLER = "scale the recurrent weights down"
+_PROJECT = "take the nearest weights that are certified: certes project FILE, with the same options"
 _STEP = "for a network run step by step, a smaller --step is easier to certify"
 _LESS = "ask for less: a --rate closer to 0 (continuous time) or closer to 1 (a map)"
 
@@ -248,12 +250,58 @@ def advice(
     if reason in _ADVICE:
         return list(_ADVICE[reason])
     lines = [_LESS] if asked else []
-    lines.append(_SMALLER)
+    lines += project_lines(system) or [_SMALLER]
     if isinstance(system, System) and system.step is not None and system.step != 1:
         lines.append(_STEP)
     if any(getattr(attempt, "reason", None) == "missing-extra" for attempt in attempts):
         lines.append("leave --backend away: the engine of Certes needs no extra")
     return lines
+
+
+def project_lines(system: System | UnsupportedCell) -> list[str]:
+    """The advice to project, for networks that can be."""
+    return [_PROJECT] if isinstance(system, System) and system.form != "lure" else []
+
+
+def projection_lines(found: Projection) -> list[tuple[str, str]]:
+    """How far the nearest certified weights are, and what they are compared with."""
+    if found.distance is None:
+        return []
+    norm = "Frobenius norm" if found.norm == "frobenius" else "weighted norm sqrt(tr(D S D^T))"
+    if found.unchanged:
+        return [("distance", f"0: the weights pass as they are ({found.condition}), and stay unchanged")]
+    share = "" if found.relative is None else f", {100 * found.relative:.3g} % of the weights"
+    lines = [("distance", f"{number(found.distance)} ({norm}{share}), by {found.condition}")]
+    if found.shrink_distance is not None:
+        lines.append(("shrinking", f"{number(found.shrink_distance)}: all movable weights times one number instead"))
+    if found.fixed_scaling_distance is not None:
+        fixed = number(found.fixed_scaling_distance)
+        lines.append(("fixed scaling", f"{fixed}: the exact optimum for the first multipliers; no bound"))
+    if found.distance_bound is not None:
+        bound = claimed(found.distance_bound, up=False)
+        lines.append(
+            ("at least", f"{bound} (Frobenius): no weights closer than this are certified by lure (numerical)")
+        )
+    return lines
+
+
+def set_lines(found: Projection) -> list[tuple[str, str]]:
+    """What each stable set came to."""
+    lines: list[tuple[str, str]] = []
+    for entry in found.attempts:
+        said = printable(entry.detail or str(entry.reason))
+        if entry.outcome == "certified":
+            said = f"certified at {number(entry.distance)}"
+        lines.append(("stable sets" if not lines else "", f"{entry.condition}: {said}"))
+    return lines
+
+
+def projection_advice(found: Projection, *, chosen: bool) -> list[str]:
+    """What to try when no stable set has weights that are certified; ``chosen``: only one set was asked."""
+    if found.result.reason == "deadline":
+        return ["allow more time: --seconds N"]
+    lines = ["let Certes choose: --condition auto"] if chosen else []
+    return [*lines, _LESS, "let more weights move: --mask, --keep-zeros, --keep-diagonal, --rank"]
 
 
 def attempt_line(attempt: Mapping[str, Any]) -> str:

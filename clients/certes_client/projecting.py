@@ -1,0 +1,397 @@
+"""The verb ``project``: the nearest weights that are certified, in a new file with the certificate beside it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from certes_client.commands import Json
+
+if TYPE_CHECKING:
+    from certes.certificate.document import Certificate
+    from certes.projection import Keep, Projection
+    from certes.spec import SystemSpec
+    from certes.systems import System
+    from certes.weights import WeightFile
+
+    from certes_client.options import SystemOptions
+
+#: Fields of errors -> options, where the names differ.
+_OPTIONS = {"keep.mask": "--mask", "keep.rank": "--rank", "keep": "--mask, --keep-zeros, --keep-diagonal, --rank"}
+_SAME = ("condition", "rate", "weighting", "states", "sequences", "input", "seed", "starts", "seconds", "step")
+
+
+def project(
+    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The weights.")],
+    form: Annotated[str | None, typer.Option(metavar="rate|hopfield|torch-rnn", help="The network's dynamics.")] = None,
+    tensor: Annotated[str | None, typer.Option(metavar="NAME", help="The recurrent tensor W.")] = None,
+    activation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="tanh, relu, sigmoid, leaky_relu:0.1, ...")
+    ] = None,
+    slope: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Slopes, instead of an activation.")] = None,
+    step: Annotated[
+        str | None, typer.Option(metavar="H", help="Euler step, in the unit of tau; none: continuous time.")
+    ] = None,
+    tau: Annotated[
+        str | None, typer.Option(metavar="T", help="Time constants: a number, numbers with commas, or a tensor.")
+    ] = None,
+    condition: Annotated[
+        str,
+        typer.Option(metavar="auto|absolute|symmetric|singular|lure", help="The stable set; auto: the nearest of all."),
+    ] = "auto",
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="C", help="The rate (or, for a map, the factor) to reach; none: barely contracting."),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Which weights may move (1): a tensor, or FILE.npy, or FILE:NAME."),
+    ] = None,
+    keep_zeros: Annotated[bool, typer.Option("--keep-zeros", help="Weights that are 0 stay 0.")] = False,
+    keep_diagonal: Annotated[bool, typer.Option("--keep-diagonal", help="The diagonal stays.")] = False,
+    rank: Annotated[int | None, typer.Option(metavar="R", help="The new weights have at most this rank.")] = None,
+    weighting: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Tensor S, (n, n): the distance is sqrt(tr(D S D^T)).")
+    ] = None,
+    states: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Observed states, (..., n): S is their second moment.")
+    ] = None,
+    sequences: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Inputs, (N, T, features): S from running the network on them.")
+    ] = None,
+    input: Annotated[
+        str | None, typer.Option(metavar="NAME", help="--sequences: the input matrix; torch-rnn: known.")
+    ] = None,
+    bias: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="--sequences: the bias; may be repeated; torch-rnn: known.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the random starts.")] = 0,
+    starts: Annotated[int, typer.Option(metavar="N", help="Starts of lure; the first is not random.")] = 1,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="N", help="Time limit; the nearest weights by then are the answer.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="NEW.safetensors", help="The new weights; none: FILE-projected.safetensors, here."),
+    ] = None,
+    sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign with.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Move the recurrent weights as little as it takes to certify them.
+
+    Writes the whole file with the new weights, and their certificate beside it; nothing if no weights are certified.
+    Exits 0 certified, 2 bad input, 3 not certified, 4 internal error.
+    """
+    from certes.errors import InputError
+
+    from certes_client import options
+
+    system = options.SystemOptions(form, {"W": tensor}, activation, slope, step, tau, False)
+    kept = {"mask": mask, "zeros": keep_zeros, "diagonal": keep_diagonal, "rank": rank}
+    data = _Weighting(weighting, states, sequences, input, tuple(bias or ()))
+    search = {"condition": condition, "rate": rate, "seed": seed, "starts": starts, "seconds": seconds}
+    try:
+        return run(Question(file, system, kept, data, search), out, sign, as_json)
+    except InputError as error:
+        option = _OPTIONS.get(error.field, f"--{error.field}" if error.field in _SAME else None)
+        option = "--form" if error.field == "system" else option
+        if option is None:
+            raise
+        raise InputError(option, error.given, error.expected, error.slug) from error
+
+
+@dataclass(frozen=True)
+class _Weighting:
+    """What the distance is measured in; texts of the options, at most one of the first three."""
+
+    weighting: str | None = None
+    states: str | None = None
+    sequences: str | None = None
+    input: str | None = None
+    biases: tuple[str, ...] = ()
+
+    def matrix(self, spec: SystemSpec, weights: WeightFile, system: Any) -> Any:
+        """S, or None.
+
+        Raises:
+            InputError: naming the option.
+        """
+        from certes.projection.moments import moment_of_sequences, moment_of_states
+
+        from certes_client import arrays
+
+        if self.weighting is not None:
+            return weights.get(self.weighting, "--weighting").floats()
+        if self.states is not None:
+            return moment_of_states(system, arrays.from_file("--states", self.states, ("states",)))
+        if self.sequences is None:
+            return None
+        inputs = arrays.from_file("--sequences", self.sequences, ("inputs", "sequences"))
+        return moment_of_sequences(self._driven(spec, weights, system), inputs)
+
+    def _driven(self, spec: SystemSpec, weights: WeightFile, system: Any) -> Any:
+        """The network with its input matrix and its bias."""
+        drive, bias = system.input_matrix, system.bias
+        if self.input is not None:
+            drive = weights.get(self.input, "--input").floats()
+        if self.biases:
+            bias = sum(weights.get(name, "--bias").floats() for name in self.biases)
+        return spec.with_tensors({"W": system.tensors["W"]}, input_matrix=drive, bias=bias)
+
+    def check(self) -> None:
+        """Raise InputError unless the options fit each other."""
+        from certes.errors import InputError
+
+        given = [name for name in ("weighting", "states", "sequences") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InputError(f"--{given[1]}", f"--{given[0]} as well", "one of the two", "conflict")
+        if self.sequences is None and (self.input is not None or self.biases):
+            option = "--input" if self.input is not None else "--bias"
+            raise InputError(option, "no --sequences", "--sequences, to run the network on", "conflict")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Everything that decides the answer.
+
+    Attributes:
+        file: the weights.
+        system: what the network is.
+        keep: mask (text), zeros, diagonal, rank.
+        weighting: what the distance is measured in.
+        search: condition, rate, seed, starts, seconds, as :func:`certes.project` takes them.
+    """
+
+    file: Path
+    system: SystemOptions
+    keep: dict[str, Any] = field(default_factory=dict)
+    weighting: _Weighting = field(default_factory=_Weighting)
+    search: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise InputError for what is wrong whatever is in the file."""
+        from certes.errors import InputError
+
+        if self.system.step_choice == "max":
+            expected = "the step at which the network is run: the largest depends on the weights, which move"
+            raise InputError("--step", "max", expected, "invalid-value")
+        if self.system.form == "lure":
+            expected = "rate, hopfield or torch-rnn: one square W to move"
+            raise InputError("--form", "lure", expected, "not-applicable")
+        self.weighting.check()
+
+    def kept(self, weights: WeightFile) -> Keep:
+        """What has to stay."""
+        from certes.projection import Keep
+
+        from certes_client import arrays
+
+        text = self.keep.get("mask")
+        return Keep(**self.keep | {"mask": None if text is None else arrays.named("--mask", text, weights)})
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is written: the new file's bytes and digest, the names of the tensors that changed, the certificate."""
+
+    data: bytes
+    sha256: str
+    changed: tuple[str, ...]
+    certificate: Certificate
+
+
+def run(question: Question, out: Path | None, key: Path | None, as_json: bool) -> int:
+    """Answer a question on stdout; returns the exit code.
+
+    Raises:
+        InputError: anything about the input.
+    """
+    import certes
+    from certes.errors import InputError
+    from certes.systems import UnsupportedCell
+
+    from certes_client import certifying, output
+
+    question.check()
+    private_key = None if key is None else certifying._readable(key)
+    target = _target(question.file, out)
+    with output.Progress("project").running() as progress:
+        progress(f"reading {question.file.name}")
+        spec, weights, system = question.system.read(question.file)
+        if isinstance(system, UnsupportedCell):
+            expected = "a plain recurrent layer: rate, hopfield or torch-rnn"
+            raise InputError("--form", system.detail, expected, "not-applicable")
+        weighting = question.weighting.matrix(spec, weights, system)
+        kept = question.kept(weights)
+        found = certes.project(system, keep=kept, weighting=weighting, progress=progress, **question.search)
+        written = _made(question.file, target.name, spec, weights, found)
+        if written is not None and private_key is not None:
+            signed = written.certificate.sign(private_key)
+            written = _Written(written.data, written.sha256, written.changed, signed)
+        path = None if written is None else _write(target, written)
+    if as_json:
+        output.print_json(as_object(found, written, target, path))
+    else:
+        _summary(question, found, written, target, path)
+    return certifying.EXIT["contracting" if path is not None else "undecided"]
+
+
+def _target(file: Path, out: Path | None) -> Path:
+    """The new file; checked before anything is computed. It may be the given one if ``--out`` says so.
+
+    Raises:
+        InputError: a folder, something that is no file, or a place that cannot be written.
+    """
+    from certes.errors import InputError
+
+    from certes_client import options
+
+    target = out if out is not None else Path(f"{file.stem}-projected.safetensors")
+    try:
+        odd = target.exists() and not target.is_file()
+        itself = target.exists() and file.exists() and target.samefile(file)
+    except OSError as error:
+        given = f"{target}: {error.strerror}"
+        raise InputError("--out", given, "a file that can be written", "unwritable") from error
+    if odd or (target.suffix != ".safetensors" and not itself):
+        raise InputError("--out", str(target), "a file NEW.safetensors", "invalid-value")
+    options.folder(target.parent)
+    return target
+
+
+def _made(file: Path, name: str, spec: SystemSpec, weights: WeightFile, found: Projection) -> _Written | None:
+    """The new file and a certificate that names it, read back and verified; None if nothing was certified.
+
+    The certificate at hand is about arrays in memory. What is written is about the bytes of the new file.
+
+    Raises:
+        RuntimeError: they do not verify: a defect.
+    """
+    import certes
+    from certes.certificate.document import restated
+    from certes.errors import InputError
+    from certes.systems import SparseMatrix
+    from certes.weights import read_weights, rewritten
+
+    if found.result.verdict != "contracting" or found.result.certificate is None:
+        return None
+    changed: dict[str, Any] = {}
+    if found.unchanged:
+        data = _bytes_of(file)
+    else:
+        value = found.system.tensors["W"].value
+        changed = {found.system.subjects[0].name: value.data if isinstance(value, SparseMatrix) else value}
+        data = rewritten(weights, changed)
+    new = read_weights(data, name=name)
+    if found.unchanged and new.sha256 != weights.sha256:
+        raise InputError("weights", "other bytes than at first reading", "a file that does not change", "file-changed")
+    certificate = restated(found.result.certificate, _system(spec, new))
+    report = certes.verify(certificate, new)
+    if not report.valid or report.verdict != "contracting":
+        raise RuntimeError(f"the new file does not verify ({report.reason}: {report.detail}); nothing was written")
+    return _Written(data, new.sha256, tuple(changed), certificate)
+
+
+def _system(spec: SystemSpec, weights: WeightFile) -> System:
+    from certes.systems import System
+
+    system = spec.system(weights)
+    assert isinstance(system, System)  # it was one when it was read
+    return system
+
+
+def _bytes_of(file: Path) -> bytes:
+    from certes.errors import InputError
+
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            "weights", f"{file.name}: {error.strerror}", "a readable safetensors file", "unreadable"
+        ) from error
+
+
+def _write(target: Path, written: _Written) -> Path:
+    """The new file and its certificate, each at once or not at all; returns the certificate's path.
+
+    In this order: the weights under another name, the proof, the certificate, and last the weights' own name. Where
+    there is a new file, there is its certificate; and a full disk is noticed before anything has its name. Killed in
+    between, a certificate is left that no file fits yet: it says nothing false, and the next run overwrites it.
+    """
+    import os
+    import tempfile
+
+    from certes.errors import InputError
+
+    draft: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
+        draft = Path(name)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(written.data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.chmod(0o644)
+        path = written.certificate.write(target.parent)
+        draft.replace(target)
+        return path
+    except OSError as error:
+        given = f"{target}: {error.strerror}"
+        raise InputError("--out", given, "a place that can be written", "unwritable") from error
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)  # renamed, if all went well
+
+
+def as_object(found: Projection, written: _Written | None, target: Path, path: Path | None) -> dict[str, Any]:
+    """The answer as ``--json`` prints it; Python names."""
+    from certes.certificate.document import PROOF_SUFFIX
+
+    answer = {"verdict": found.result.verdict} | found.to_json()
+    if written is None or path is None:
+        return answer | {"out": None, "certificate": None}
+    certificate = written.certificate
+    proof = path.with_name(certificate.statement.predicate.proof.sha256 + PROOF_SUFFIX)
+    answer["result"]["certificate"] = {"digest": certificate.digest}  # about the file, not about arrays in memory
+    answer["out"] = {"path": str(target), "sha256": written.sha256, "changed": list(written.changed)}
+    link = {"path": str(path), "digest": certificate.digest, "proof": str(proof), "signed": certificate.signed}
+    return answer | {"certificate": link}
+
+
+def _summary(question: Question, found: Projection, written: _Written | None, target: Path, path: Path | None) -> None:
+    from rich.text import Text
+
+    from certes_client import certifying, output, words
+
+    screen = output.console()
+    name = words.printable(question.file.name if written is None else target.name)
+    screen.print(output.headline(found.result.verdict, f"{name}: {words.system_line(found.system)}"))
+    rows = words.projection_lines(found)
+    if written is not None:
+        rows += certifying.proven_lines(found.result)
+    else:
+        rows.append(("reason", f"{found.result.reason}: no stable set has weights that are certified"))
+    rows += words.set_lines(found)
+    if written is None:
+        lines = words.projection_advice(found, chosen=question.search.get("condition", "auto") != "auto")
+        rows += [("try next" if k == 0 else "", line) for k, line in enumerate(lines)]
+        rows.append(("", "no file was written"))
+    screen.print(output.fields(rows))
+    if written is None or path is None:
+        return
+    signature = "signed" if written.certificate.signed else "unsigned (sign it with --sign KEY.pem)"
+    what = "unchanged, byte for byte the given file" if found.unchanged else f"new: {', '.join(written.changed)}"
+    command = f"certes verify {shlex.quote(str(path))} --weights {shlex.quote(str(target))}"
+    for label, text in (
+        ("weights", target),
+        ("", what),
+        ("certificate", path),
+        ("", signature),
+        ("check it", command),
+    ):
+        # printed unwrapped, so that paths can be copied
+        screen.print(Text.assemble((f"  {label:<13}", "dim"), words.printable(str(text), 4000)), soft_wrap=True)
