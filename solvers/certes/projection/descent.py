@@ -179,7 +179,8 @@ class Descent:
 
         options: Any = {"maxiter": steps, "maxcor": _MEMORY, "ftol": 0.0, "gtol": 0.0}
         start = np.concatenate([point.z.ravel(), point.d])
-        found: Any = minimize(function, start, jac=True, method="L-BFGS-B", callback=self._stop, options=options)
+        stop: Any = self._stop
+        found: Any = minimize(function, start, jac=True, method="L-BFGS-B", callback=stop, options=options)
         x = np.asarray(found.x, dtype=np.float64)
         return Point(x[:cut].reshape(shape), x[cut:]), float(found.fun)
 

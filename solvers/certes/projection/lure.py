@@ -4,9 +4,8 @@ For uniform leak and slopes in [0, g] or [-g, g] the set is the union over Q of 
 parametrises all of it. Starts are the plain shrink at the multipliers that allow the largest one, the convex optimum
 for those multipliers (:mod:`.admm`, small networks), then random ones.
 
-For every other network (several time constants, other slopes) no such parametrisation is at hand: the set of
-``singular``, which speaks of those networks too, gives weights inside, and the way back to the given ones is walked as
-far as ``lure`` certifies.
+Every other network (several time constants, other slopes) is left to :mod:`.surrogate`, which searches through such
+parametrisations of a similar network.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from certes.projection.base import Nothing, Problem, Proposal
 from certes.projection.bound import distance_bound
 from certes.projection.descent import Descent, Frame, Point
 from certes.projection.factors import Ball, Conic
-from certes.projection.settle import certified
-from certes.projection.singular import SINGULAR
 
 Array = NDArray[np.float64]
 
@@ -35,8 +32,6 @@ MARGIN = 2e-6
 CONVEX = 60
 #: Spread of log q and relative size of Z of the random starts.
 _RANDOM = 0.3
-#: States up to which, and halvings with which, the way back is walked.
-_WALKED, _HALVINGS = 120, 9
 
 
 class LureSet:
@@ -51,7 +46,11 @@ class LureSet:
     def nearest(self, problem: Problem) -> Proposal | Nothing:
         """The nearest weights over all starts."""
         leak = UniformLeak.of(problem.system)
-        return _walk_back(problem) if leak is None else _Search(problem, leak).run()
+        if leak is not None:
+            return Search(problem, Goal(leak, problem.number), leak).run()
+        from certes.projection import surrogate
+
+        return surrogate.nearest(problem)
 
 
 class Goal:
@@ -63,29 +62,34 @@ class Goal:
         parametrisation: the matrices A that are allowed.
     """
 
-    def __init__(self, leak: UniformLeak, number: float) -> None:
-        """The functional at a slightly harder level than that of ``number``."""
+    def __init__(self, leak: UniformLeak, number: float, tightness: float = 1.0 - MARGIN) -> None:
+        """The functional at the level of ``number``, times ``tightness``: by default slightly harder."""
         level = leak.level(number)
         if isinstance(leak.family, Norm):
-            self.functional = Functional(0.0, 0.0, level * (1.0 - MARGIN))
+            self.functional = Functional(0.0, 0.0, level * tightness)
             self.family: Level | Norm = Norm()
             self.parametrisation: Conic | Ball = Ball(self.functional.t)
             return
         exact = leak.family.functional(level)
-        self.functional = Functional(exact.c0, exact.r0, exact.t * (1.0 - MARGIN))
+        self.functional = Functional(exact.c0, exact.r0, exact.t * tightness)
         self.family = Level(exact.c0, exact.r0)
         self.parametrisation = Conic(self.functional)
 
 
-class _Search:
-    """Descents from several starts."""
+class Search:
+    """Descents from several starts.
 
-    def __init__(self, problem: Problem, leak: UniformLeak) -> None:
-        self.problem, self.leak = problem, leak
-        gains = problem.system.slope.bound
+    Args:
+        problem: the question.
+        goal: the level to stay inside.
+        leak: the network whose level that is: the problem's own, or one that stands for it.
+    """
+
+    def __init__(self, problem: Problem, goal: Goal, leak: UniformLeak) -> None:
+        self.problem, self.goal, self.leak = problem, goal, leak
+        gains = leak.system.slope.bound
         self.silent = gains == 0.0  # neurons whose slope is 0: their weights do not matter
         self.frame = Frame(np.where(self.silent, 1.0, gains), problem.system.form == "hopfield")
-        self.goal = Goal(leak, problem.number)
         self.descent = Descent(problem, self.goal.parametrisation, self.frame)
         self.given = problem.system.matrix("W")
         self.fixed: float | None = None
@@ -111,7 +115,8 @@ class _Search:
         goal = self.goal.functional
         scale = min(1.0, goal.t / max(found.level, 1e-300))
         bound = None
-        if self.problem.weighting is None and not self.problem.monitor.over:
+        own = self.leak.system is self.problem.system
+        if own and self.problem.weighting is None and not self.problem.monitor.over:
             bound = distance_bound(self.leak, goal, found.q, found.level, self.problem.monitor)
         return Proposal(best[1], LureSet.name, best[2], self.fixed, bound, scale, found.q)
 
@@ -129,7 +134,7 @@ class _Search:
         first = self._inside(a, q, found.level)
         if first is not None:
             yield first
-        if self.problem.plain and len(m) <= CONVEX and not self.silent.any() and not isinstance(self.goal.family, Norm):
+        if self._convex(len(m)):
             solved = admm.nearest(self.problem, self.frame, self.goal.functional, q)
             if solved is not None:
                 self.fixed = float(np.linalg.norm(solved - self.given))
@@ -143,6 +148,12 @@ class _Search:
                 size = _RANDOM * float(np.abs(point.z).mean())
                 yield Point(point.z + size * random.standard_normal(point.z.shape), point.d)
 
+    def _convex(self, size: int) -> bool:
+        """Whether the convex optimum for the first multipliers is worth its time."""
+        if not self.problem.plain or size > CONVEX or self.silent.any() or isinstance(self.goal.family, Norm):
+            return False
+        return self.leak.system is self.problem.system
+
     def _inside(self, a: Array, q: Array, level: float | None) -> Point | None:
         """The point of A scaled into the set, A itself if it is inside."""
         level = conic.best_level(a, self.goal.family) if level is None else level
@@ -154,28 +165,6 @@ class _Search:
             if (point := self.descent.start(share * a, q)) is not None:
                 return point
         return None
-
-
-def _walk_back(problem: Problem) -> Proposal | Nothing:
-    """From the set of ``singular`` towards the given weights, as far as ``lure`` certifies."""
-    if problem.system.size > _WALKED:
-        return Nothing("too-large", f"several time constants or such slopes: 'lure' is walked up to n = {_WALKED}")
-    inside = SINGULAR.nearest(problem)
-    if isinstance(inside, Nothing):
-        return inside
-    given, base = problem.system.matrix("W"), np.asarray(inside.weights)
-    low, high = 0.0, 1.0
-    for count in range(_HALVINGS):
-        if problem.monitor.over:
-            break
-        problem.monitor.say(f"lure: walking back, {count + 1} of {_HALVINGS}")
-        middle = 0.5 * (low + high)
-        system = problem.system.with_weights(base + middle * (given - base))
-        if certified(system, problem.number, "lure", None, problem.monitor) is None:
-            high = middle
-        else:
-            low = middle
-    return Proposal(base + low * (given - base), LureSet.name)
 
 
 LURE = LureSet()
