@@ -44,8 +44,22 @@ def stored(option: str, name: str, weights: WeightFile) -> NDArray[Any]:
     Raises:
         InputError: no such tensor, or of a dtype that is not read.
     """
+    entry = weights.get(name, option)
     try:
-        return weights.get(name, option).array()
+        return entry.array()
+    except InputError as error:
+        raise InputError(option, f"{name!r}: {error.given}", error.expected, error.slug) from error
+
+
+def floats(option: str, name: str, weights: WeightFile) -> NDArray[np.float64]:
+    """A tensor of a weight file as float64.
+
+    Raises:
+        InputError: no such tensor, not of a floating type, or not finite.
+    """
+    entry = weights.get(name, option)
+    try:
+        return entry.floats()
     except InputError as error:
         raise InputError(option, f"{name!r}: {error.given}", error.expected, error.slug) from error
 

@@ -125,7 +125,7 @@ class _Weighting:
         from certes_client import arrays
 
         if self.weighting is not None:
-            return weights.get(self.weighting, "--weighting").floats()
+            return arrays.floats("--weighting", self.weighting, weights)
         if self.states is not None:
             return moment_of_states(system, arrays.from_file("--states", self.states, ("states",)))
         if self.sequences is None:
@@ -135,11 +135,13 @@ class _Weighting:
 
     def _driven(self, spec: SystemSpec, weights: WeightFile, system: Any) -> Any:
         """The network with its input matrix and its bias."""
+        from certes_client import arrays
+
         drive, bias = system.input_matrix, system.bias
         if self.input is not None:
-            drive = weights.get(self.input, "--input").floats()
+            drive = arrays.floats("--input", self.input, weights)
         if self.biases:
-            bias = sum(weights.get(name, "--bias").floats() for name in self.biases)
+            bias = sum(arrays.floats("--bias", name, weights) for name in self.biases)
         return spec.with_tensors({"W": system.tensors["W"]}, input_matrix=drive, bias=bias)
 
     def check(self) -> None:
@@ -289,7 +291,10 @@ def _made(file: Path, name: str, spec: SystemSpec, weights: WeightFile, found: P
     new = read_weights(data, name=name)
     if found.unchanged and new.sha256 != weights.sha256:
         raise InputError("weights", "other bytes than at first reading", "a file that does not change", "file-changed")
-    certificate = restated(found.result.certificate, _system(spec, new))
+    try:
+        certificate = restated(found.result.certificate, _system(spec, new))
+    except InputError as error:
+        raise RuntimeError(f"the new file holds another network ({error}); nothing was written") from error
     report = certes.verify(certificate, new)
     if not report.valid or report.verdict != "contracting":
         raise RuntimeError(f"the new file does not verify ({report.reason}: {report.detail}); nothing was written")
