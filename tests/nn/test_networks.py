@@ -1,4 +1,4 @@
-"""The map that is run: torch's own layer, the table of activations, and the accuracies the models were published with."""
+"""The map that is run: torch's own layer, the table of activations, and the accuracies the models came with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def test_activations_are_those_of_the_table(name: str) -> None:
 @pytest.mark.parametrize("name", ["tanh", "relu", "softplus"])
 def test_the_recurrence_is_the_equation(form: str, name: str) -> None:
     """Against the equation in numpy, float64."""
-    net = classifier(LEAKY | {"form": form, "activation": name, "step": 0.6, "tau": 2.0}, n=4, gain=0.7, dtype=np.float64)
+    net = classifier(
+        LEAKY | {"form": form, "activation": name, "step": 0.6, "tau": 2.0}, n=4, gain=0.7, dtype=np.float64
+    )
     data, given, phi = data_set(count=10), net.parameters(), activation(name).function
     states = []
     for sequence in data.train.inputs:

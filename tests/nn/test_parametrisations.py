@@ -35,7 +35,7 @@ def network(name: str, seed: int = 0) -> tuple[System, float]:
 
 
 def parameters(lure: Lure, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    z, d = lure.start(np.zeros((N, N)), np.ones(N))
+    z, _ = lure.start(np.zeros((N, N)), np.ones(N))
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.standard_normal(z.shape)), torch.from_numpy(rng.standard_normal(N))
 

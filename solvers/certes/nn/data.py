@@ -200,9 +200,9 @@ def _sequences(prefix: str, inputs: object, labels: object) -> Sequences:
     dtype = np.float64 if values.dtype.itemsize > 4 and values.dtype.kind == "f" else np.float32
     with np.errstate(over="ignore"):
         narrow = np.ascontiguousarray(values, dtype=dtype)
-        finite = bool(np.isfinite(narrow.astype(np.float32, copy=False)).all())  # the recurrence is run in float32
-    if not finite:
-        where = tuple(int(k) for k in np.argwhere(~np.isfinite(narrow.astype(np.float32)))[0])
+        bad = ~np.isfinite(narrow.astype(np.float32, copy=False))  # the recurrence is run in float32
+    if bad.any():
+        where = tuple(int(k) for k in np.argwhere(bad)[0])
         raise InputError(field, f"{values[where]} at index {where}", "finite numbers of float32 only", "not-finite")
     return Sequences(narrow, _labels(f"data.{prefix}labels", labels, len(values)))
 

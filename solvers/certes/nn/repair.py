@@ -265,7 +265,7 @@ class _Work:
         monitor.say("projecting the recurrent weights")
         found = project(
             self.system,
-            "lure",
+            self.lure.condition,
             self.number,
             weighting=self._weighting(),
             seconds=None if monitor.left is None else max(_PROJECTING * monitor.left, 0.01),
@@ -345,8 +345,9 @@ class _Work:
                 f"training inside the stable set: epoch {trainer.epoch + 1} of at most {self.settings.epochs}, "
                 f"best validation accuracy {best:.4f}"
             )
-            if not trainer.advance(lambda: self.monitor.over):
-                return self.monitor.why or "diverged"
+            why = trainer.advance(lambda: self.monitor.why)
+            if why is not None:
+                return why
             if checkpoints is not None:
                 checkpoints.save(_state(start, trainer))
         return "epochs" if trainer.epoch >= self.settings.epochs else "patience"

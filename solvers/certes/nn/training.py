@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from certes.nn.networks import Dynamics, Parameters, Run
 from certes.nn.parametrisations import Lure
 
 Array = NDArray[np.float64]
+Stop = Literal["deadline", "cancelled", "diverged"]
 
 #: Largest norm of a gradient, of the explicit weights and of (z, d) each.
 _CLIP = 1.0
@@ -132,24 +133,32 @@ class Trainer:
         best = 0 if self.chosen is None else self.chosen.epoch
         return self.epoch >= self.settings.epochs or self.epoch - best >= self.settings.patience
 
-    def advance(self, over: Callable[[], bool]) -> bool:
-        """Train for one epoch; False if ``over`` cut it short, or if it left the numbers of its type."""
+    def advance(self, over: Callable[[], Stop | None]) -> Stop | None:
+        """Train for one epoch.
+
+        Args:
+            over: asked before each step whether to stop, and why.
+
+        Returns:
+            None after a whole epoch; else why it does not count: what ``over`` said, or ``diverged``.
+        """
         order = np.random.default_rng((self.settings.seed, 2, self.epoch)).permutation(len(self.train[1]))
         parts = torch.split(torch.from_numpy(order).to(self.dynamics.device), self.settings.batch)
         total = 0.0
-        for k, part in enumerate(parts):
-            if over():
-                return False
-            try:
-                loss = self._step(part, (self.epoch + k / len(parts)) / self.settings.epochs)
-            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-                return False
-            if not math.isfinite(loss):
-                return False
-            total += loss * len(part)
+        try:
+            for k, part in enumerate(parts):
+                if (why := over()) is not None:
+                    return why
+                total += len(part) * self._step(part, (self.epoch + k / len(parts)) / self.settings.epochs)
+            with torch.no_grad():
+                weights = self._weights()
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            return "diverged"
+        if not math.isfinite(total) or not all(bool(value.isfinite().all()) for value in (*weights, self.values["d"])):
+            return "diverged"
         self.epoch += 1
-        self._record(total / len(order))
-        return True
+        self._record(weights, total / len(order))
+        return None
 
     def _step(self, part: Tensor, progress: float) -> float:
         """One step of Adam; the loss before it."""
@@ -168,10 +177,8 @@ class Trainer:
         w = self.lure(self.values["z"], self.values["d"]).to(self.dynamics.dtype)
         return Run(w, *(self.values[name] for name in ("U", "b", "V", "v")))
 
-    def _record(self, loss: float) -> None:
+    def _record(self, weights: Run, loss: float) -> None:
         """Note the epoch, and keep its weights if they are the best."""
-        with torch.no_grad():
-            weights = self._weights()
         accuracy = self.dynamics.accuracy_of(weights, *self.choice)
         self.curve.append({"epoch": self.epoch, "loss": loss, "validation_accuracy": accuracy})
         if self.chosen is None or accuracy > self.chosen.accuracy:
@@ -186,7 +193,8 @@ class Trainer:
 
     def _multipliers(self) -> Array:
         d = self.values["d"].detach().cpu().numpy()
-        return np.asarray(np.exp(2.0 * (d - d.mean())))
+        # far apart, they serve nobody; settling then looks for others
+        return np.asarray(np.exp(np.clip(2.0 * (d - d.mean()), -300.0, 300.0)))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that the rest of the training depends on, but for :meth:`numbers`."""
