@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +12,9 @@ import typer
 from certes_client.commands import Json
 
 if TYPE_CHECKING:
-    from certes.certificate.document import Certificate
     from certes.projection import Keep, Projection
+    from certes.projection.files import CertifiedFile
     from certes.spec import SystemSpec
-    from certes.systems import System
     from certes.weights import WeightFile
 
     from certes_client.options import SystemOptions
@@ -196,16 +195,6 @@ class Question:
         return Keep(**self.keep | {"mask": None if text is None else arrays.named("--mask", text, weights)})
 
 
-@dataclass(frozen=True)
-class _Written:
-    """What is written: the new file's bytes and digest, the names of the tensors that changed, the certificate."""
-
-    data: bytes
-    sha256: str
-    changed: tuple[str, ...]
-    certificate: Certificate
-
-
 def run(question: Question, out: Path | None, key: Path | None, as_json: bool) -> int:
     """Answer a question on stdout; returns the exit code.
 
@@ -214,6 +203,7 @@ def run(question: Question, out: Path | None, key: Path | None, as_json: bool) -
     """
     import certes
     from certes.errors import InputError
+    from certes.projection.files import certified_file
     from certes.systems import UnsupportedCell
 
     from certes_client import certifying, output
@@ -230,10 +220,9 @@ def run(question: Question, out: Path | None, key: Path | None, as_json: bool) -
         weighting = question.weighting.matrix(spec, weights, system)
         kept = question.kept(weights)
         found = certes.project(system, keep=kept, weighting=weighting, progress=progress, **question.search)
-        written = _made(question.file, target.name, spec, weights, found)
+        written = certified_file(found, spec, weights, lambda: _bytes_of(question.file), target.name)
         if written is not None and private_key is not None:
-            signed = written.certificate.sign(private_key)
-            written = _Written(written.data, written.sha256, written.changed, signed)
+            written = replace(written, certificate=written.certificate.sign(private_key))
         path = None if written is None else _write(target, written)
     if as_json:
         output.print_json(as_object(found, written, target, path))
@@ -249,10 +238,11 @@ def _target(file: Path, out: Path | None) -> Path:
         InputError: a folder, something that is no file, or a place that cannot be written.
     """
     from certes.errors import InputError
+    from certes.projection.files import projected_name
 
     from certes_client import options
 
-    target = out if out is not None else Path(f"{file.stem}-projected.safetensors")
+    target = out if out is not None else Path(projected_name(file.name))
     try:
         odd = target.exists() and not target.is_file()
         itself = target.exists() and file.exists() and target.samefile(file)
@@ -263,50 +253,6 @@ def _target(file: Path, out: Path | None) -> Path:
         raise InputError("--out", str(target), "a file NEW.safetensors", "invalid-value")
     options.folder(target.parent)
     return target
-
-
-def _made(file: Path, name: str, spec: SystemSpec, weights: WeightFile, found: Projection) -> _Written | None:
-    """The new file and a certificate that names it, read back and verified; None if nothing was certified.
-
-    The certificate at hand is about arrays in memory. What is written is about the bytes of the new file.
-
-    Raises:
-        RuntimeError: they do not verify: a defect.
-    """
-    import certes
-    from certes.certificate.document import restated
-    from certes.errors import InputError
-    from certes.systems import SparseMatrix
-    from certes.weights import read_weights, rewritten
-
-    if found.result.verdict != "contracting" or found.result.certificate is None:
-        return None
-    changed: dict[str, Any] = {}
-    if found.unchanged:
-        data = _bytes_of(file)
-    else:
-        value = found.system.tensors["W"].value
-        changed = {found.system.subjects[0].name: value.data if isinstance(value, SparseMatrix) else value}
-        data = rewritten(weights, changed)
-    new = read_weights(data, name=name)
-    if found.unchanged and new.sha256 != weights.sha256:
-        raise InputError("weights", "other bytes than at first reading", "a file that does not change", "file-changed")
-    try:
-        certificate = restated(found.result.certificate, _system(spec, new))
-    except InputError as error:
-        raise RuntimeError(f"the new file holds another network ({error}); nothing was written") from error
-    report = certes.verify(certificate, new)
-    if not report.valid or report.verdict != "contracting":
-        raise RuntimeError(f"the new file does not verify ({report.reason}: {report.detail}); nothing was written")
-    return _Written(data, new.sha256, tuple(changed), certificate)
-
-
-def _system(spec: SystemSpec, weights: WeightFile) -> System:
-    from certes.systems import System
-
-    system = spec.system(weights)
-    assert isinstance(system, System)  # it was one when it was read
-    return system
 
 
 def _bytes_of(file: Path) -> bytes:
@@ -320,7 +266,7 @@ def _bytes_of(file: Path) -> bytes:
         ) from error
 
 
-def _write(target: Path, written: _Written) -> Path:
+def _write(target: Path, written: CertifiedFile) -> Path:
     """The new file and its certificate, each at once or not at all; returns the certificate's path.
 
     In this order: the weights under another name, the proof, the certificate, and last the weights' own name. Where
@@ -352,7 +298,7 @@ def _write(target: Path, written: _Written) -> Path:
             draft.unlink(missing_ok=True)  # renamed, if all went well
 
 
-def as_object(found: Projection, written: _Written | None, target: Path, path: Path | None) -> dict[str, Any]:
+def as_object(found: Projection, written: CertifiedFile | None, target: Path, path: Path | None) -> dict[str, Any]:
     """The answer as ``--json`` prints it; Python names."""
     from certes.certificate.document import PROOF_SUFFIX
 
@@ -367,7 +313,9 @@ def as_object(found: Projection, written: _Written | None, target: Path, path: P
     return answer | {"certificate": link}
 
 
-def _summary(question: Question, found: Projection, written: _Written | None, target: Path, path: Path | None) -> None:
+def _summary(
+    question: Question, found: Projection, written: CertifiedFile | None, target: Path, path: Path | None
+) -> None:
     from rich.text import Text
 
     from certes_client import certifying, output, words

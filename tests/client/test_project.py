@@ -403,9 +403,8 @@ def test_killed_before_the_last_step(tmp_path: Path) -> None:
 
 def test_what_does_not_verify_is_an_internal_error(capsys: Capture, tmp_path: Path, monkeypatch: Any) -> None:
     """A file that is not the projected one: exit 4, nothing written."""
-    import certes.weights
-
-    monkeypatch.setattr(certes.weights, "rewritten", lambda file, changed: to_bytes({"W": DENSE * np.float32(1.5)}))
+    other = to_bytes({"W": DENSE * np.float32(1.5)})
+    monkeypatch.setattr("certes.projection.files.rewritten", lambda file, changed: other)
     done = ask(capsys, tmp_path, network(tmp_path, DENSE), *QUICK)
     assert (done.code, done.json["type"]) == (4, "urn:certes:error:internal")
     assert list((tmp_path / "out").iterdir()) == []
@@ -417,7 +416,7 @@ def test_a_proof_that_the_verifier_refuses_is_an_internal_error(
     from certes.verify.report import Check, Report
 
     refused = Report("undecided", (Check("weights", False, "x", None),), "wrong-weights", "x")
-    monkeypatch.setattr("certes.certificate.check.verify_certificate", lambda *_, **__: refused)
+    monkeypatch.setattr("certes.projection.files.verify_certificate", lambda *_, **__: refused)
     done = ask(capsys, tmp_path, network(tmp_path, DENSE), *QUICK)
     assert (done.code, done.json["type"]) == (4, "urn:certes:error:internal")
     assert list((tmp_path / "out").iterdir()) == []
