@@ -25,6 +25,13 @@ Blocks = dict[tuple[str, str], Any]
 ACCURACY = {"tol_gap_abs": 1e-9, "tol_gap_rel": 1e-9, "tol_feas": 1e-9}
 
 
+@pytest.fixture(autouse=True)
+def only_the_proof(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the claims that cost more than the proof (largest step, radius), except where a test is about them."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr("certes.claims.LARGEST", 0)
+
+
 def gaussian(rng: np.random.Generator, rows: int, columns: int, scale: float = 1.0) -> Array:
     return np.asarray(scale * rng.standard_normal((rows, columns)) / np.sqrt(columns))
 
@@ -230,6 +237,18 @@ def test_strong_excitation_of_each_other_is_cut_back_to_what_the_room_allows() -
     assert found.distance_frobenius == pytest.approx(np.sqrt(2.0) * (5.0 - room), rel=1e-4)
 
 
+@pytest.mark.slow
+def test_the_certificate_carries_what_any_other_carries() -> None:
+    modules = mixed()
+    found = project_interconnection(modules, all_to_all(modules, np.random.default_rng(1), 1.0))
+    assert_certified(modules, found)
+    claims = found.result.claims
+    assert claims is not None
+    assert claims.margin > 0.0
+    assert claims.gain is not None
+    assert claims.largest_step is not None
+
+
 def test_the_certificate_stands_an_exact_audit_and_refuses_other_weights() -> None:
     pytest.importorskip("flint")
     modules = {name: RateNetwork([[0.25, -0.5], [0.5, 0.0]], "tanh") for name in "ab"}
@@ -257,6 +276,17 @@ def test_float16_is_rounded_before_it_is_certified() -> None:
     found = project_interconnection(modules, all_to_all(modules, np.random.default_rng(12), 4.0, np.float16))
     assert {block.dtype for block in found.blocks.values()} == {np.dtype(np.float16)}
     assert_certified(modules, found)
+    assert found.shrink_distance is not None
+    assert found.distance < 0.9 * found.shrink_distance
+
+
+@pytest.mark.parametrize("form", [RateNetwork, HopfieldNetwork])
+def test_modules_with_triangular_weights_have_metrics_that_measure_something(form: Any) -> None:
+    rng = np.random.default_rng(3)
+    modules = {name: form(np.triu(gaussian(rng, 4, 4, 2.0), 1), "tanh") for name in "ab"}
+    found = project_interconnection(modules, all_to_all(modules, rng, 2.0))
+    assert_certified(modules, found)
+    assert max(np.linalg.cond(metric) for metric in found.metrics.values()) < 1e8
     assert found.shrink_distance is not None
     assert found.distance < 0.9 * found.shrink_distance
 

@@ -35,9 +35,13 @@ Mask = NDArray[np.bool_]
 #: Numbers in the factor of a masked block up to which it is formed (32 MB); above, conjugate gradients.
 _DENSE = 4_000_000
 #: Relative gap between distance and lower bound at which the search ends, its steps, and how often the gap is taken.
-_GAP, _STEPS, _EVERY = 1e-8, 4000, 10
+_GAP, _STEPS, _EVERY = 1e-8, 20000, 10
+#: The search ends as well when the bound has grown by less than this, relative, within so many steps.
+_GROWTH, _PATIENCE = 1e-10, 1000
 #: Largest abs(log s) of a module's scale.
 _SPREAD = 60.0
+#: Power iterations for the step.
+_POWERS = 100
 
 
 def symmetric(matrix: Array) -> Array:
@@ -132,8 +136,6 @@ class Pattern:
         slices = [slice(int(end) - len(root), int(end)) for end, root in zip(ends, roots, strict=True)]
         for part, root in zip(slices, roots, strict=True):
             self.root[part, part], self.inverse[part, part] = root, np.linalg.inv(root)
-        norms = [[float(np.linalg.norm(side[part, part], 2)) for part in slices] for side in (self.root, self.inverse)]
-        self.step = 1.0 if whitened else (max(norms[0]) * max(norms[1])) ** -2
         self._free = np.zeros(movable.shape, dtype=np.bool_)
         self._masked: list[_Block] = []
         for rows in slices:
@@ -162,6 +164,19 @@ class Pattern:
         for block in self._masked:
             allowed[block.rows, block.columns] = block.project(move[block.rows, block.columns])
         return allowed
+
+    def step(self) -> float:
+        """The step of the dual ascent: one over the norm of its Hessian, which power iteration finds to 10 %."""
+        if self.whitened:
+            return 1.0
+        norm, image = 0.0, symmetric(np.random.default_rng(0).standard_normal(self.movable.shape))
+        for _ in range(_POWERS):
+            size = float(np.linalg.norm(image))
+            if size == 0.0:
+                return 1.0
+            image = symmetric(self.project(image / size))
+            norm = float(np.linalg.norm(image))
+        return 1.0 / (1.1 * norm) if norm > 0.0 else 1.0
 
     def weights(self, move: Array) -> Array:
         """The same in the coordinates of L, exactly 0 where nothing may move."""
@@ -206,10 +221,11 @@ def nearest(
     inner = 0.0 if anchor is None else -excess(start + anchor, room)
     dual = ahead = np.zeros(start.shape)
     image = image_ahead = np.zeros(start.shape)
-    momentum, best, taken = 1.0, 0.0, 0
+    momentum, best, taken, step = 1.0, 0.0, 0, pattern.step()
+    grown, when = 0.0, 0
     for taken in range(1, steps + 1):
         slope = gradient - symmetric(image_ahead)
-        stepped = positive_part(ahead + pattern.step * slope)
+        stepped = positive_part(ahead + step * slope)
         new_image = pattern.project(stepped)
         faster = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
         forward = (momentum - 1.0) / faster
@@ -221,7 +237,9 @@ def nearest(
         if taken % _EVERY == 0 or taken == steps:
             value = 2.0 * float(np.vdot(dual, gradient)) - float(np.vdot(dual, image))
             best = max(best, float(np.sqrt(max(value, 0.0))))
-            if monitor.over or _closed(pattern, start, room, image, anchor, inner, best):
+            if best > (1.0 + _GROWTH) * grown:
+                grown, when = best, taken
+            if monitor.over or taken - when >= _PATIENCE or _closed(pattern, start, room, image, anchor, inner, best):
                 break
     return Nearest(-image, best, taken)
 

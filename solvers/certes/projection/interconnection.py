@@ -41,8 +41,8 @@ Array = NDArray[np.float64]
 Norm = Literal["whitened", "frobenius"]
 
 #: How far inside the set a coupling is put at least, relative: with the scales 1, and with scales that were searched
-#: for, so that they are found again when the answer is asked about.
-_INSIDE, _INSIDE_SCALED = 1e-12, 1e-5
+#: for (further until the search finds scales for the answer too: whoever asks about it gets it back unchanged).
+_INSIDE, _INSIDE_SCALED = 1e-12, 1e-6
 #: Share of the room that a coupling with fixed entries leaves free when it serves as the anchor.
 _SPARE = 0.05
 
@@ -211,13 +211,11 @@ class _Frame:
         scales: s_i, one per module.
         pattern: the way to whitened coordinates.
         start: X0 = R L R^-1 of the given L.
-        inside: how far inside the set the answer is put at least.
     """
 
     scales: Array
     pattern: Pattern
     start: Array
-    inside: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,32 +246,35 @@ class _Search:
         self.norm: Norm = norm
         self.sizes = [module.system.size for module in modules]
         self.room = np.repeat([module.rate - rate for module in modules], self.sizes)
+        self._plain = self._frame(np.ones(len(modules)))
 
     def answer(self) -> InterconnectionProjection:
         """As it is in the metrics as they are, as it is in scaled ones, else the nearest in either."""
         weights = self.wiring.given
-        plain = self._frame(np.ones(len(self.modules)), _INSIDE)
-        if (found := self._accepted(weights, plain)) is not None:
+        if (found := self._as_it_is(weights)) is not None:
             return self._projection(found)
-        frames = [plain]
-        self.monitor.say("searching scales of the metrics")
-        scaled = self._frame(coupling.balanced(plain.start, self.room, self.sizes), _INSIDE_SCALED)
-        if coupling.strain(scaled.start, self.room) < coupling.strain(plain.start, self.room) * (1.0 - _INSIDE_SCALED):
-            if (found := self._accepted(weights, scaled)) is not None:
-                return self._projection(found)
-            frames.append(scaled)
+        plain, scaled = self._plain, self._balanced(weights)
+        strains = [coupling.strain(entry.pattern.whiten(weights), self.room) for entry in (plain, scaled)]
+        frames = [plain, scaled] if strains[1] < (1.0 - _INSIDE_SCALED) * strains[0] else [plain]
         nearest = [entry for entry in (self._nearest(frame) for frame in frames) if entry is not None]
         if nearest:
             return self._projection(min(nearest, key=lambda entry: float(np.linalg.norm(entry.weights - weights))))
         return self._otherwise(plain)
 
-    def _frame(self, scales: Array, inside: float) -> _Frame:
+    def _as_it_is(self, weights: Array) -> _Found | None:
+        """An interconnection that passes with the scales 1, or with those that fit it best."""
+        return self._accepted(weights, self._plain) or self._accepted(weights, self._balanced(weights))
+
+    def _balanced(self, weights: Array) -> _Frame:
+        return self._frame(coupling.balanced(self._plain.pattern.whiten(weights), self.room, self.sizes))
+
+    def _frame(self, scales: Array) -> _Frame:
         roots = [
             np.sqrt(scale) * np.linalg.cholesky(module.metric).T
             for scale, module in zip(scales, self.modules, strict=True)
         ]
         pattern = Pattern(roots, self.wiring.movable, whitened=self.norm == "whitened")
-        return _Frame(scales, pattern, pattern.whiten(self.wiring.given), inside)
+        return _Frame(scales, pattern, pattern.whiten(self.wiring.given))
 
     def _proof(self, frame: _Frame) -> LureProof:
         """Metric blkdiag(s_i M_i) and the modules' multipliers times s_i."""
@@ -300,11 +301,12 @@ class _Search:
         over = coupling.excess(frame.start + found.move, self.room)
         first = coupling.pull_share(over, -coupling.excess(frame.start + anchor, self.room))
         move, given = frame.pattern.weights(found.move), self.wiring.given
-        for share in coupling.shares(first, frame.inside):
+        for share in coupling.shares(first, _INSIDE if frame is self._plain else _INSIDE_SCALED):
             rounded = self.wiring.rounded(given + (1.0 - share) * move + share * stay)
             if rounded is None:
                 continue
-            if (accepted := self._accepted(rounded, frame, found.bound, found.steps)) is not None:
+            accepted = self._accepted(rounded, frame, found.bound, found.steps)
+            if accepted is not None and (frame is self._plain or self._as_it_is(rounded) is not None):
                 return accepted
         return None
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from certes.conditions import by_name
 from certes.conditions.base import Goal
-from certes.conditions.uniform import lure_proof
+from certes.conditions.uniform import UniformLeak, lure_proof
 from certes.engines.monitor import Monitor
 from certes.errors import InputError
 from certes.inquiry import Inquiry, Proven
 from certes.proofs import Claims, LureProof
-from certes.systems import LureSystem, System
+from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System
 from certes.verify.contraction import verify_contraction
 from certes.verify.reduction import midpoint
 
@@ -27,6 +27,8 @@ _DEFAULT = 0.5
 #: block is barely positive, and of a nilpotent W the metric degenerates; 2 % of the room buy a proof that stands
 #: rounding.
 _SHARE = 0.98
+#: A condition number beyond which a metric measures nothing, and the shares at which a better one is looked for.
+_DEGENERATE, _TAMED = 1e8, (0.98, 0.9, 0.75, 0.5)
 #: Shares of that way at which a proof carried over to the Lur'e equations is tried.
 _CARRIED = (1.0, 1.0 - 1e-6, 1.0 - 1e-4, 1.0 - 1e-3, 0.99, 0.9)
 
@@ -126,8 +128,9 @@ def _module(name: str, system: System, best: Proven, wanted: float, monitor: Mon
     """The module with metric and multipliers of its Lur'e equations, a little below its best rate."""
     equations, top = as_lure(system), best.claims.rate or 0.0
     below = _proven(name, system, wanted + _SHARE * (top - wanted), monitor)
-    for proven in (below, best):
-        if isinstance(proven, Unproven):
+    tamed = _tamed(name, system, below, wanted, monitor)
+    for proven in (tamed, below, best):
+        if not isinstance(proven, Proven):
             continue
         assert isinstance(proven.proof, LureProof)
         room = (proven.claims.rate or 0.0) - wanted
@@ -138,6 +141,30 @@ def _module(name: str, system: System, best: Proven, wanted: float, monitor: Mon
                 if rate > wanted and verify_contraction(equations, proof, Claims(rate=rate)).valid:
                     return Module(name, equations, *_centred(proof), rate)
     return Unproven("margin", f"module {name!r} is proven, but its metric was not accepted for its Lur'e equations")
+
+
+def _tamed(name: str, system: System, below: Proven | Unproven, wanted: float, monitor: Monitor) -> Proven | None:
+    """A proof with a usable metric where the multipliers ran away, as they do for reducible weights.
+
+    They are taken from weights with a little of everything added, which are irreducible, and prove the system itself.
+    """
+    leak = UniformLeak.of(system)
+    if leak is None or isinstance(below, Unproven) or np.linalg.cond(below.proof.to_arrays()["metric"]) < _DEGENERATE:
+        return None
+    W, slope = system.matrix("W"), (system.slope.lower, system.slope.upper)
+    kind = RateNetwork if system.form == "rate" else HopfieldNetwork
+    room = ((below.claims.rate or 0.0) - wanted) / _SHARE
+    for added in 10.0 ** -np.arange(1.0, 8.0):
+        near = _proven(name, kind(W + added * np.abs(W).max(), slope=slope, tau=system.tau), None, monitor)
+        if isinstance(near, Unproven):
+            continue
+        assert isinstance(near.proof, LureProof)
+        for share in _TAMED:
+            rate = wanted + share * room
+            proof = leak.proof(near.proof.multipliers, rate)
+            if proof is not None and verify_contraction(system, proof, Claims(rate=rate)).valid:
+                return Proven(near.condition, proof, Claims(rate=rate))
+    return None
 
 
 def _own(system: System, proof: LureProof, rate: float) -> Iterator[tuple[Array, Array]]:
