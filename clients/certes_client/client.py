@@ -62,12 +62,30 @@ class Client:
         Raises:
             ServiceError: the service refused. httpx.HTTPError: it could not be reached.
         """
+        return self._asked("/v1/certificates", spec, weights, name)
+
+    def project(
+        self, spec: Mapping[str, Any], weights: Path | bytes, name: str = "weights.safetensors"
+    ) -> dict[str, Any]:
+        """POST /v1/projections; the new file is at :meth:`weights` of the certificate's digest.
+
+        Args:
+            spec: the system, and what has to be reached and kept; or modules and their interconnection.
+            weights: a safetensors file, or its bytes.
+            name: the file's name, if bytes are given.
+
+        Raises:
+            ServiceError: the service refused. httpx.HTTPError: it could not be reached.
+        """
+        return self._asked("/v1/projections", spec, weights, name)
+
+    def _asked(self, path: str, spec: Mapping[str, Any], weights: Path | bytes, name: str) -> dict[str, Any]:
         data, called = (weights.read_bytes(), weights.name) if isinstance(weights, Path) else (weights, name)
         files: dict[str, Any] = {
             "spec": (None, json.dumps(dict(spec)), "application/json"),
             "weights": (called, data, "application/octet-stream"),
         }
-        return self._object(self._http.post("/v1/certificates", files=files))
+        return self._object(self._http.post(path, files=files))
 
     def verify(
         self,
@@ -110,6 +128,14 @@ class Client:
             ServiceError: there is none.
         """
         return self._content(self._http.get(f"/v1/certificates/{digest}/proof"))
+
+    def weights(self, digest: str) -> bytes:
+        """GET /v1/certificates/DIGEST/weights: the weight file of a projection.
+
+        Raises:
+            ServiceError: there is none.
+        """
+        return self._content(self._http.get(f"/v1/certificates/{digest}/weights"))
 
     def health(self) -> dict[str, Any]:
         """GET /healthz."""

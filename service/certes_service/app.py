@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
+from urllib.parse import quote
 
 from certes import strictjson
 from certes._version import __version__
@@ -13,10 +15,10 @@ from certes.spec import SystemSpec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from certes_service import documentation, problems
+from certes_service import documentation, problems, projecting
 from certes_service.intake import Body, as_file, as_flag, as_object, read_body, required, weights_from_json
 from certes_service.limits import BodyLimit
-from certes_service.schema import CertificateAnswer, Health, Options, VerificationAnswer, split
+from certes_service.schema import CertificateAnswer, Health, Options, ProjectionAnswer, VerificationAnswer, split
 from certes_service.settings import Settings
 from certes_service.store import Store, is_digest
 from certes_service.work import Desk, Question
@@ -46,6 +48,7 @@ def build(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     problems.install(app)
     _certificates(app, desk)
+    _projections(app, desk)
     _verifications(app, desk)
 
     @app.get("/healthz", response_model=Health, **documentation.HEALTH)
@@ -62,7 +65,7 @@ def _certificates(app: FastAPI, desk: Desk) -> None:
     async def certify(request: Request) -> Response:
         """Certify or refute a network. ``undecided`` is an answer too (200, certificate null)."""
         body = await read_body(request, desk.settings, {"spec", "weights", "tensors"}, {"spec"})
-        return _json(await desk.certificate(_question(body)))
+        return _json(await desk.answer(_question(body)))
 
     @app.get("/v1/certificates/{digest}", response_class=Response, **documentation.ENVELOPE)
     async def certificate(digest: str) -> Response:
@@ -78,6 +81,32 @@ def _certificates(app: FastAPI, desk: Desk) -> None:
         # the name by which a verifier looks for it beside the certificate
         name = _file_name(hashlib.sha256(content).hexdigest() + PROOF_SUFFIX)
         return Response(content, media_type=PROOF, headers=_immutable(f"{digest}-proof") | name)
+
+    @app.get("/v1/certificates/{digest}/weights", response_class=Response, **documentation.WEIGHTS)
+    async def weights(digest: str) -> Response:
+        """The weight file of a projection: the given one with the new weights in it."""
+        await _stored(desk, digest, "envelope")
+        found = await desk.weights(digest)
+        if found is None:
+            expected = "the digest of a projection's certificate: no other weights are kept"
+            raise problems.Unknown("digest", "a certificate whose weights are not kept here", expected, "no-weights")
+        content, name = found
+        return Response(content, media_type=PROOF, headers=_immutable(f"{digest}-weights") | _file_name(name))
+
+
+def _projections(app: FastAPI, desk: Desk) -> None:
+    @app.post("/v1/projections", response_model=ProjectionAnswer, **documentation.PROJECT)
+    async def project(request: Request) -> Response:
+        """The nearest weights that are certified, or the nearest interconnection of modules.
+
+        ``undecided`` is an answer too (200, weights and certificate null).
+        """
+        body = await read_body(request, desk.settings, {"spec", "weights", "tensors"}, {"spec"})
+        given = as_object(required(body, "spec", "the system as a JSON object"), "spec")
+        weights = _weights(body, needed=True)
+        assert weights is not None
+        name = body.names.get("weights", "weights.safetensors")
+        return _json(await desk.answer(projecting.question(given, weights, name)))
 
 
 def _verifications(app: FastAPI, desk: Desk) -> None:
@@ -100,7 +129,7 @@ def _verifications(app: FastAPI, desk: Desk) -> None:
 
 def _question(body: Body) -> Question:
     given = as_object(required(body, "spec", "the system as a JSON object"), "spec")
-    asked, described = split(given)
+    asked, described = split(given, Options)
     options, spec = Options.parse(asked), SystemSpec.parse(described)
     weights = _weights(body, needed=True)
     assert weights is not None
@@ -144,7 +173,10 @@ def _json(answer: dict[str, Any]) -> Response:
 
 
 def _file_name(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{name}"'}
+    """RFC 6266; a name that is more than plain letters is given in UTF-8, percent-encoded."""
+    if re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        return {"Content-Disposition": f'attachment; filename="{name}"'}
+    return {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name.encode('utf-8', 'replace'), safe='')}"}
 
 
 def _immutable(tag: str) -> dict[str, str]:

@@ -10,11 +10,16 @@ from pydantic.json_schema import models_json_schema
 
 from certes_service.problems import MEDIA_TYPE
 from certes_service.samples import ANSWER, ENVELOPE_SAMPLE, PROOF_SAMPLE, REPORT, REQUEST, UNDECIDED
+from certes_service.samples_projection import INTERCONNECTION_REQUEST, PROJECTION, PROJECTION_REQUEST
 from certes_service.schema import (
     CertificateAnswer,
     CertificateRequest,
     Health,
+    InterconnectionSpecification,
     Problem,
+    ProjectionAnswer,
+    ProjectionRequest,
+    ProjectionSpecification,
     Specification,
     VerificationAnswer,
     VerificationRequest,
@@ -70,11 +75,15 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _body(
-    json_model: str, example: Any, parts: dict[str, Any], needed: list[str], encoding: dict[str, Any]
+    json_model: str, example: Any, parts: dict[str, Any], needed: list[str], encoding: dict[str, Any], **others: Any
 ) -> dict[str, Any]:
+    """A body in both encodings; ``others``: further examples by name."""
     multipart = {"type": "object", "properties": parts, "required": needed, "additionalProperties": False}
+    shown = {"example": example}
+    if others:
+        shown = {"examples": {name: {"value": value} for name, value in {"system": example, **others}.items()}}
     content = {
-        "application/json": {"schema": _ref(json_model), "example": example},
+        "application/json": {"schema": _ref(json_model), **shown},
         "multipart/form-data": {"schema": multipart, "encoding": encoding},
     }
     return {"requestBody": {"required": True, "content": content}}
@@ -98,6 +107,27 @@ CERTIFY: dict[str, Any] = {
                     "examples": {"contracting": {"value": ANSWER}, "undecided": {"value": UNDECIDED}},
                 }
             },
+        },
+        **_problems(400, 413, 415, 422, 501, 503),
+    },
+}
+
+PROJECT: dict[str, Any] = {
+    "openapi_extra": _body(
+        "ProjectionRequest",
+        PROJECTION_REQUEST,
+        {
+            "spec": {"anyOf": [_ref("ProjectionSpecification"), _ref("InterconnectionSpecification")]},
+            "weights": _FILE,
+        },
+        ["spec", "weights"],
+        {"spec": {"contentType": "application/json"}, "weights": {"contentType": "application/octet-stream"}},
+        interconnection=INTERCONNECTION_REQUEST,
+    ),
+    "responses": {
+        200: {
+            "description": "The answer: contracting (a new weight file and its certificate) or undecided (neither)",
+            "content": {"application/json": {"example": PROJECTION}},
         },
         **_problems(400, 413, 415, 422, 501, 503),
     },
@@ -148,12 +178,23 @@ PROOF: dict[str, Any] = {
     }
 }
 
+WEIGHTS: dict[str, Any] = {
+    "responses": {
+        200: {
+            "description": "The weight file that a projection made",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **_problems(404, 503),
+    }
+}
+
 HEALTH: dict[str, Any] = {
     "responses": {200: {"content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}}}}
 }
 
 _MODELS = (
-    CertificateAnswer, CertificateRequest, Health, Problem, Specification, VerificationAnswer, VerificationRequest,
+    CertificateAnswer, CertificateRequest, Health, InterconnectionSpecification, Problem, ProjectionAnswer,
+    ProjectionRequest, ProjectionSpecification, Specification, VerificationAnswer, VerificationRequest,
 )  # fmt: skip
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from certes.errors import InputError
-from certes.spec import SystemSpec, input_error
+from certes.spec import SystemSpec, TensorName, input_error
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Verdict = Literal["contracting", "not_contracting", "undecided"]
@@ -46,6 +46,96 @@ class Options(BaseModel):
             field = "spec.rate" if wrong.field.startswith("spec.rate") else wrong.field
             expected = "'best' or a positive number" if field == "spec.rate" else wrong.expected
             raise InputError(field, wrong.given, expected, wrong.slug) from None
+
+
+class KeepOptions(BaseModel):
+    """What a projection has to keep.
+
+    Attributes:
+        mask: a tensor of the file, shape (n, n), 1 or true where a weight may move; null: all may.
+        zeros: weights that are 0 stay 0.
+        diagonal: the diagonal stays.
+        rank: the new weights have at most this rank.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    mask: TensorName | None = None
+    zeros: bool = False
+    diagonal: bool = False
+    rank: Annotated[int, Field(ge=1, le=2**31)] | None = None
+
+
+class ProjectionOptions(BaseModel):
+    """What is asked of a projection; given beside the system's entries in ``spec``.
+
+    Attributes:
+        condition: ``auto`` or the name of one stable set.
+        rate: the rate (continuous time) or factor (a map) to reach; null: barely contracting.
+        keep: what has to stay.
+        weighting: a tensor of the file, S, shape (n, n): the distance is sqrt(tr(D S D^T)); null: S = I.
+        seed: of the random starts.
+        starts: starts of the condition ``lure``.
+        seconds: time limit; the service's own limit applies in any case.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    condition: Annotated[str, Field(max_length=100)] = "auto"
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    keep: KeepOptions = KeepOptions()
+    weighting: TensorName | None = None
+    seed: Annotated[int, Field(ge=0, le=2**53)] = 0
+    starts: Annotated[int, Field(ge=1, le=1000)] = 1
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @classmethod
+    def parse(cls, given: dict[str, Any]) -> Self:
+        """Validate.
+
+        Raises:
+            InputError: naming the entry, as ``spec.keep.rank``.
+        """
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise input_error(error, "spec") from None
+
+
+class InterconnectionOptions(BaseModel):
+    """Modules and the matrices between them, of which the latter are projected.
+
+    Attributes:
+        modules: name -> system, in continuous time.
+        interconnection: ``TO/FROM`` -> tensor L, as it stands in x'_to = f(x_to) + L x_from, in 1/(unit of time).
+        rate: the rate of the whole; null: half of the slowest module's.
+        fill: matrices that are absent or zero may be filled.
+        masks: ``TO/FROM`` -> tensor, 1 or true where an entry may move.
+        norm: the distance that is to be small: in the modules' metrics, or Frobenius.
+        seconds: time limit; the service's own limit applies in any case.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    modules: dict[str, dict[str, Any]] = Field(min_length=1, max_length=1000)
+    interconnection: dict[str, TensorName] = Field(default_factory=dict, max_length=10_000)
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    fill: bool = False
+    masks: dict[str, TensorName] = Field(default_factory=dict, max_length=10_000)
+    norm: Literal["whitened", "frobenius"] = "whitened"
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @classmethod
+    def parse(cls, given: dict[str, Any]) -> Self:
+        """Validate; the modules' own entries are not looked at.
+
+        Raises:
+            InputError: naming the entry.
+        """
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise input_error(error, "spec") from None
 
 
 class Specification(SystemSpec):
@@ -120,6 +210,62 @@ class CertificateAnswer(BaseModel):
     cached: bool
 
 
+class ProjectionSpecification(SystemSpec):
+    """A system, and what its projection has to reach and to keep."""
+
+    condition: str = Field("auto", description="auto, or the name of one stable set")
+    rate: float | None = Field(None, description="the rate or factor to reach; null: barely contracting")
+    keep: KeepOptions = Field(KeepOptions(), description="what has to stay")
+    weighting: TensorName | None = Field(
+        None, description="tensor S, (n, n), positive semidefinite: the distance is sqrt(tr(D S D^T)); null: S = I"
+    )
+    seed: int = Field(0, ge=0, le=2**53, description="of the random starts")
+    starts: int = Field(1, ge=1, le=1000, description="starts of the condition lure")
+    seconds: float | None = Field(None, gt=0, description="time limit")
+
+
+class InterconnectionSpecification(InterconnectionOptions):
+    """Modules and the matrices between them: those are projected."""
+
+    modules: dict[str, SystemSpec] = Field(  # type: ignore[assignment]
+        min_length=1, description="name -> system, in continuous time"
+    )
+
+
+class ProjectionRequest(BaseModel):
+    """POST /v1/projections as JSON."""
+
+    spec: ProjectionSpecification | InterconnectionSpecification
+    tensors: dict[str, list[Any] | TensorData] = Field(min_length=1)
+
+
+class WeightsLink(BaseModel):
+    """Where the new weight file is: the given one, all else byte for byte as it was."""
+
+    href: str
+    name: str = Field(description="what the certificate calls it")
+    sha256: Digest
+    changed: list[str] = Field(description="tensors that are not those of the given file")
+
+
+class ProjectionAnswer(BaseModel):
+    """The answer to POST /v1/projections."""
+
+    model_config = ConfigDict(extra="allow")
+
+    verdict: Verdict = Field(description="undecided: no weights were certified; never not_contracting")
+    distance: float | None = Field(description="from the given weights to the new ones")
+    norm: str = Field(description="of the distance: frobenius or weighted; of an interconnection, whitened")
+    unchanged: bool = Field(description="the given weights pass as they are")
+    rate: float | None = Field(description="the rate that was to be reached; continuous time")
+    shrink_distance: float | None = Field(description="of the plain alternative: all times one number")
+    distance_bound: float | None = Field(description="no weights closer are certified by lure; numerical, not verified")
+    result: dict[str, Any] = Field(description="the answer about the new weights, as of POST /v1/certificates")
+    weights: WeightsLink | None
+    certificate: CertificateLink | None = Field(description="about the new weight file")
+    cached: bool
+
+
 class VerificationRequest(BaseModel):
     """POST /v1/verifications as JSON."""
 
@@ -175,10 +321,10 @@ class Problem(BaseModel):
     limit: int | None = None
 
 
-def split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A spec's entries, as (what is asked, the system); ``step`` is asked for if it is "max"."""
-    asked = {key: value for key, value in given.items() if key in Options.model_fields and key != "step"}
+def split(given: dict[str, Any], options: type[Options | ProjectionOptions]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A spec's entries, as (what is asked, the system); ``step`` is asked for if it is "max" and that is an option."""
+    asked = {key: value for key, value in given.items() if key in options.model_fields and key != "step"}
     system = {key: value for key, value in given.items() if key not in asked}
-    if system.get("step") == "max":
+    if "step" in options.model_fields and system.get("step") == "max":
         asked["step"] = system.pop("step")
     return asked, system

@@ -1,6 +1,6 @@
 """Content-addressed storage in a directory: atomic to write, verified on every read.
 
-    DIR/blobs/ab/abcdef...     bytes, named by their sha256
+    DIR/blobs/ab/abcdef...     bytes, named by their sha256: envelopes, proofs, and the weight files made here
     DIR/certificates/ab/...    digest of a certificate -> the digests of its envelope and its proof (JSON)
     DIR/answers/ab/...         digest of a question -> the answer that was given (JSON, with its own sha256)
     DIR/incoming/              files being written; left-overs of a killed process are removed at the next start
@@ -95,6 +95,25 @@ class Store:
         record = _unsealed(data, "certificate record")
         stored = Stored(self._blob(record["envelope"]), self._blob(record["proof"]))
         return stored
+
+    def put_blob(self, data: bytes) -> str:
+        """Keep some bytes under their sha256; returns it.
+
+        Raises:
+            StorageError: they could not be written completely.
+        """
+        return self._put_blob(data)
+
+    def blob(self, digest: str) -> bytes | None:
+        """The bytes of that sha256, or None if there are none.
+
+        Raises:
+            CorruptedError: what is stored is not what was written.
+        """
+        data = self._read(self._path("blobs", digest))
+        if data is not None and sha256(data) != digest:
+            raise CorruptedError(f"the stored bytes of {digest} are damaged")
+        return data
 
     def put_answer(self, question: str, answer: dict[str, Any]) -> None:
         """Remember the answer to a question (by the question's digest)."""

@@ -10,12 +10,13 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from certes import strictjson
 from certes._version import __version__
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
+from certes.certificate.statement import Statement
 from certes.certify import certify
 from certes.errors import InputError, TooLargeError
 from certes.results import Result, scalars
@@ -32,6 +33,44 @@ from certes_service.store import CorruptedError, Store, Stored
 
 log = logging.getLogger("certes.service")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What a question came to.
+
+    Attributes:
+        answer: as JSON, without its certificate.
+        certificate: unsigned; None if nothing was certified.
+        weights: a weight file that was made and that the certificate names; None if it names the given one.
+    """
+
+    answer: dict[str, Any]
+    certificate: Certificate | None
+    weights: bytes | None = None
+
+
+class Asked(Protocol):
+    """A question that can be looked up, and solved."""
+
+    def digest(self, settings: Settings) -> str:
+        """Same bytes and same question, same digest. The version and the key are part of the question."""
+        ...
+
+    def solve(self, desk: Desk) -> Solved:
+        """Answer it, in a worker thread.
+
+        Raises:
+            InputError: the weights do not fit the question.
+        """
+        ...
+
+
+def question_digest(kind: str, settings: Settings, weights: bytes, parts: dict[str, Any]) -> str:
+    """The digest of a question of some kind: of its parts, the weights, the version and the key."""
+    key = None if settings.signing_key is None else hashlib.sha256(settings.signing_key).hexdigest()
+    question = {"version": __version__, "weights": hashlib.sha256(weights).hexdigest(), "key": key, "kind": kind}
+    return hashlib.sha256(strictjson.canonical(question | parts)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -52,16 +91,17 @@ class Question:
 
     def digest(self, settings: Settings) -> str:
         """Same bytes and same question, same digest. The version and the key are part of the question."""
-        key = None if settings.signing_key is None else hashlib.sha256(settings.signing_key).hexdigest()
-        question = {
-            "version": __version__,
-            "spec": self.spec.model_dump(mode="json"),
-            "options": self.options.model_dump(mode="json"),
-            "weights": hashlib.sha256(self.weights).hexdigest(),
-            "name": self.name,
-            "key": key,
-        }
-        return hashlib.sha256(strictjson.canonical(question)).hexdigest()
+        options = self.options.model_dump(mode="json")
+        parts = {"spec": self.spec.model_dump(mode="json"), "options": options, "name": self.name}
+        return question_digest("certificate", settings, self.weights, parts)
+
+    def solve(self, desk: Desk) -> Solved:
+        """Certify or refute."""
+        system = self.spec.system(desk.read(self.weights, self.name))
+        desk.check_size(system)
+        asked, seconds = self.options, desk.seconds(self.options.seconds)
+        result = certify(system, asked.condition, asked.rate, step=asked.step, backend=asked.backend, seconds=seconds)
+        return Solved(result_json(result), result.certificate)
 
 
 @dataclass
@@ -90,11 +130,11 @@ class Desk:
         self.waiting = 0
         self._turns: dict[str, _Turn] = {}
 
-    async def certificate(self, question: Question) -> dict[str, Any]:
+    async def answer(self, question: Asked) -> dict[str, Any]:
         """Answer a question; the same one asked twice at once is solved once.
 
         Raises:
-            InputError: the weights do not fit the spec. StorageError: it could not be kept. Busy: too many wait.
+            InputError: the weights do not fit the question. StorageError: it could not be kept. Busy: too many wait.
         """
         digest = await run_in_threadpool(question.digest, self.settings)
         async with self._one_at_a_time(digest):
@@ -118,7 +158,7 @@ class Desk:
         """
 
         def work() -> dict[str, Any]:
-            file = None if weights is None else self._read(weights, None)
+            file = None if weights is None else self.read(weights, None)
             parts = envelope, self._bounded_proof(proof)
             report = verify_certificate(parts, file, key=key, exact=exact)
             try:
@@ -137,6 +177,23 @@ class Desk:
         """
         return await run_in_threadpool(self._intact, digest)
 
+    async def weights(self, digest: str) -> tuple[bytes, str] | None:
+        """The weight file that a stored certificate names, and its name; None if it is not kept here.
+
+        The statement names the file by its digest, and that is the name of a blob: no other bytes can be meant.
+
+        Raises:
+            StorageError: it cannot be read intact.
+        """
+
+        def find() -> tuple[bytes, str] | None:
+            stored = self._intact(digest)
+            subject = None if stored is None else _statement(stored).file_subject()
+            data = None if subject is None else self.store.blob(subject.digest.sha256)
+            return None if subject is None or data is None else (data, subject.name)
+
+        return await run_in_threadpool(find)
+
     def _intact(self, digest: str) -> Stored | None:
         stored = self.store.certificate(digest)
         if stored is not None and Certificate.from_parts(stored.envelope, stored.proof).digest != digest:
@@ -149,6 +206,9 @@ class Desk:
             return None
         try:
             stored = self._intact(answer["certificate"]["digest"])
+            made = answer.get("weights")
+            if made is not None and self.store.blob(made["sha256"]) is None:
+                return None
         except CorruptedError as error:
             log.error("storage: %s; asking anew", error)
             return None
@@ -156,22 +216,17 @@ class Desk:
             return None
         return _with_envelope(answer, stored.envelope) | {"cached": True}
 
-    def _solve(self, question: Question, digest: str) -> dict[str, Any]:
-        system = question.spec.system(self._read(question.weights, question.name))
-        self._check_size(system)
-        options = question.options
-        limit = self.settings.solve_seconds
-        seconds = limit if options.seconds is None else min(options.seconds, limit)
-        result = certify(
-            system, options.condition, options.rate, step=options.step, backend=options.backend, seconds=seconds
-        )
-        answer = result_json(result)
-        certificate = result.certificate
+    def _solve(self, question: Asked, digest: str) -> dict[str, Any]:
+        """Solve, keep what was found (what is named before what names it), answer."""
+        solved = question.solve(self)
+        answer, certificate = solved.answer, solved.certificate
         if certificate is None:
             return answer | {"certificate": None, "cached": False}
         if self.settings.signing_key is not None:
             certificate = certificate.sign(self.settings.signing_key)
         envelope = certificate.document
+        if solved.weights is not None:
+            self.store.put_blob(solved.weights)
         self.store.put_certificate(certificate.digest, envelope, certificate.proof)
         answer["certificate"] = {
             "digest": certificate.digest,
@@ -182,10 +237,17 @@ class Desk:
         self.store.put_answer(digest, answer)
         return _with_envelope(answer, envelope) | {"cached": False}
 
-    def _read(self, weights: bytes, name: str | None) -> WeightFile:
+    def seconds(self, asked: float | None) -> float:
+        """The time limit of one question."""
+        limit = self.settings.solve_seconds
+        return limit if asked is None else min(asked, limit)
+
+    def read(self, weights: bytes, name: str | None) -> WeightFile:
+        """A weight file, within the limits."""
         return read_weights(weights, Limits(file_bytes=self.settings.max_body_bytes), name=name)
 
-    def _check_size(self, system: System | UnsupportedCell) -> None:
+    def check_size(self, system: System | UnsupportedCell) -> None:
+        """Raise TooLargeError if a dense system has more states than may be solved."""
         if isinstance(system, UnsupportedCell) or system.is_sparse:
             return
         widest = max(max(entry.value.shape) for entry in system.tensors.values())
@@ -235,15 +297,19 @@ def result_json(result: Result) -> dict[str, Any]:
     return answer
 
 
-def _finite(value: float | None) -> float | None:
-    """JSON has no infinity: null."""
-    return value if value is not None and math.isfinite(value) else None
+def finite(value: Any) -> Any:
+    """JSON has no infinity: null, at any depth."""
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def report_json(report: Report, certificate: Certificate | None, exact: bool) -> dict[str, Any]:
     """A report as JSON."""
     checks = [
-        {"name": check.name, "held": check.held, "detail": check.detail, "missing": _finite(check.missing)}
+        {"name": check.name, "held": check.held, "detail": check.detail, "missing": finite(check.missing)}
         for check in report.checks
     ]
     return {
@@ -256,6 +322,10 @@ def report_json(report: Report, certificate: Certificate | None, exact: bool) ->
         "signed": None if certificate is None else certificate.signed,
         "exact": exact,
     }
+
+
+def _statement(stored: Stored) -> Statement:
+    return Certificate.from_parts(stored.envelope, stored.proof).statement
 
 
 def _with_envelope(answer: dict[str, Any], envelope: bytes) -> dict[str, Any]:

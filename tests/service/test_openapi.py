@@ -10,7 +10,9 @@ import httpx
 import pytest
 import schemathesis
 from certes.certificate import Certificate, verify_certificate
+from certes.certificate.document import open_document
 from certes_service import samples
+from certes_service.samples_projection import INTERCONNECTION_REQUEST, PROJECTION, PROJECTION_REQUEST
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
@@ -26,6 +28,8 @@ CALLS = {
     ("/v1/certificates", "post"),
     ("/v1/certificates/{digest}", "get"),
     ("/v1/certificates/{digest}/proof", "get"),
+    ("/v1/certificates/{digest}/weights", "get"),
+    ("/v1/projections", "post"),
     ("/v1/verifications", "post"),
     ("/healthz", "get"),
 }
@@ -52,7 +56,7 @@ def test_every_call_has_examples_and_problems(document: dict[str, Any]) -> None:
         if method == "post":
             body = call["requestBody"]["content"]
             assert set(body) == {"application/json", "multipart/form-data"}
-            assert body["application/json"]["example"]
+            assert body["application/json"].get("example") or body["application/json"]["examples"]
             assert {"413", "415", "422", "503"} <= set(call["responses"])
 
 
@@ -77,6 +81,27 @@ def test_request_example_is_answered_as_shown(http: httpx.Client) -> None:
     assert answer["rate"] == pytest.approx(samples.ANSWER["rate"], abs=1e-4)
     assert set(answer["certificate"]) == set(samples.ANSWER["certificate"])
     assert set(answer["claims"]) == set(samples.ANSWER["claims"])
+
+
+def test_projection_example_is_answered_as_shown(http: httpx.Client) -> None:
+    answer, shown = http.post("/v1/projections", json=PROJECTION_REQUEST).json(), PROJECTION
+    assert list(answer) == list(shown)
+    for name in ("verdict", "unchanged", "norm", "rate", "factor", "condition"):
+        assert answer[name] == shown[name], name
+    for name in ("distance", "relative", "shrink_distance"):
+        assert answer[name] == pytest.approx(shown[name], rel=1e-2), name
+    assert [entry["condition"] for entry in answer["attempts"]] == [entry["condition"] for entry in shown["attempts"]]
+    for name in ("result", "weights", "certificate"):
+        assert list(answer[name]) == list(shown[name]), name
+    assert answer["weights"]["changed"] == shown["weights"]["changed"]
+    document = json.dumps(shown["certificate"]["envelope"], sort_keys=True, separators=(",", ":")).encode()
+    assert open_document(document)[1].predicate.verdict == "contracting"
+
+
+def test_interconnection_example(http: httpx.Client) -> None:
+    answer = http.post("/v1/projections", json=INTERCONNECTION_REQUEST).json()
+    assert (answer["verdict"], answer["rate"], answer["unchanged"]) == ("contracting", 0.2, False)
+    assert {(block["to"], block["from"]) for block in answer["blocks"]} == {("hand", "eye"), ("eye", "hand")}
 
 
 def test_undecided_example(http: httpx.Client) -> None:
