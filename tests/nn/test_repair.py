@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import torch
 from certes.errors import InputError
 from certes.nn import Classifier, DataSet, Repair, read_data, repair
+from certes.nn.checkpoints import Checkpoint, Checkpoints
 from certes.weights import read_weights, to_bytes
 
 from tests.nn.problems import LEAKY, MNIST, TORCH, arrays, classifier, data_set, model, sequences, system_of
@@ -291,3 +293,50 @@ def test_trained_networks_keep_their_accuracy(name: str, spec: dict[str, Any], a
     assert found.accuracy_before == accuracy
     assert found.accuracy is not None
     assert found.accuracy >= accuracy
+
+
+def test_a_forged_state_is_refused_or_harmless(tmp_path: Path) -> None:
+    """With checksums that fit: what does not fit the network is an error, and the verifier judges the rest."""
+    net, data = classifier(), data_set()
+    repair(net, data, epochs=2, checkpoint=tmp_path)
+    state = Checkpoints(tmp_path, json.loads((tmp_path / "state.json").read_text())["question"])
+    held = state.load()
+    assert held is not None
+
+    def forged(numbers: dict[str, Any] | None = None, **arrays: Any) -> Repair:
+        state.save(Checkpoint({**held.numbers, **(numbers or {})}, {**held.arrays, **arrays}))
+        return repair(net, data, epochs=2, checkpoint=tmp_path)
+
+    broken: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"training": {}}, {}),
+        ({"start": {}}, {}),
+        ({"start": {**held.numbers["start"], "more": 1}}, {}),
+        ({}, {"start.W": np.eye(3)}),
+        ({}, {"start.W": np.full((6, 6), np.nan)}),
+        ({}, {"now.z": np.zeros((3, 5, 5))}),
+        ({}, {"best.W": np.eye(3)}),
+    ]
+    for numbers, arrays_ in broken:
+        with pytest.raises(InputError, match="checkpoint"):
+            forged(numbers, **arrays_)
+    unstable = 5.0 * np.eye(6)
+    found = forged(**{"start.W": unstable, "best.W": unstable, "start.q": np.ones(6)})
+    assert verified(found).valid
+    assert float(np.abs(found.file.tensors["rec.weight"].floats()).max()) < 1.0
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({k: torch.from_numpy(v).bfloat16() for k, v in arrays().items()}, tmp_path / "net.safetensors")
+    file = read_weights(tmp_path / "net.safetensors")
+    found = repair(Classifier.of(file, system_of(file, LEAKY)), data_set(), epochs=3)
+    assert verified(found).valid
+    assert found.file.tensors["rec.weight"].dtype == "BF16"
+
+
+def test_no_time_at_all_is_no_silent_pass() -> None:
+    found = repair(classifier(), data_set(), seconds=1e-9)
+    assert (found.data is None) == (found.result.verdict != "contracting")
+    if found.data is not None:
+        assert verified(found).valid

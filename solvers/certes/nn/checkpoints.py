@@ -103,8 +103,11 @@ class Checkpoints:
             raise _damaged(f"{STATE} with another checksum than stated")
         if body.get("format") != FORMAT:
             raise _damaged(f"the format {str(body.get('format'))[:40]!r}")
-        self._same(body["question"])
-        return Checkpoint(body["numbers"], self._tensors(body["tensors"]))
+        question, numbers, tensors = (body.get(name) for name in ("question", "numbers", "tensors"))
+        if not (isinstance(question, dict) and isinstance(numbers, dict) and isinstance(tensors, dict)):
+            raise _damaged(f"{STATE} without question, numbers or tensors")
+        self._same(question)
+        return Checkpoint(numbers, self._tensors(tensors))
 
     def _same(self, question: Mapping[str, Any]) -> None:
         for key in sorted({*question, *self.question}):
@@ -117,13 +120,14 @@ class Checkpoints:
                     "wrong-checkpoint",
                 )
 
-    def _tensors(self, named: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    def _tensors(self, named: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        name = Path(str(named.get("file"))).name  # never outside the folder
         try:
-            data = (self.folder / Path(named["file"]).name).read_bytes()
-        except OSError as error:
-            raise _damaged(f"{named['file']}: {error.strerror}") from error
-        if hashlib.sha256(data).hexdigest() != named["sha256"]:
-            raise _damaged(f"{named['file']} with another sha256 than stated")
+            data = (self.folder / name).read_bytes()
+        except (OSError, ValueError) as error:
+            raise _damaged(f"{name}: {error}") from error
+        if hashlib.sha256(data).hexdigest() != named.get("sha256"):
+            raise _damaged(f"{name} with another sha256 than stated")
         return {name: np.array(entry.array()) for name, entry in read_weights(data).tensors.items()}
 
     def _unwritable(self, error: OSError) -> InputError:

@@ -28,7 +28,7 @@ from certes.nn.data import DataSet
 from certes.nn.networks import Classifier, Dynamics, Parameters
 from certes.nn.parametrisations import Lure
 from certes.nn.readout import refit
-from certes.nn.training import Chosen, Settings, Trainer
+from certes.nn.training import Chosen, Settings, Trainer, taken
 from certes.projection.base import number_to_reach
 from certes.projection.project import project
 from certes.projection.settle import certified, settle
@@ -211,14 +211,18 @@ class _Start:
         return found if self.multipliers is None else found | {"start.q": self.multipliers}
 
     @classmethod
-    def restored(cls, state: Checkpoint) -> _Start:
-        """Inverse of both."""
+    def restored(cls, state: Checkpoint, given: Parameters) -> _Start:
+        """Inverse of both; ``given`` has the shapes.
+
+        Raises:
+            InputError: something is missing, or does not fit the network.
+        """
         try:
-            explicit = Parameters(*(np.array(state.arrays[f"start.{name}"]) for name in ("W", "U", "b", "V", "v")))
+            explicit = taken(state.arrays, "start", given)
             return cls(explicit, state.arrays.get("start.q"), **state.numbers["start"])
-        except (KeyError, TypeError) as error:
-            given = f"a state without {error}"
-            raise InputError("checkpoint", given, "an empty folder, to start anew", "damaged-checkpoint") from error
+        except (KeyError, TypeError, ValueError) as error:
+            said = f"a state that does not fit this network ({error})"
+            raise InputError("checkpoint", said, "an empty folder, to start anew", "damaged-checkpoint") from error
 
 
 class _Work:
@@ -244,12 +248,12 @@ class _Work:
     def run(self, checkpoints: Checkpoints | None, name: str | None) -> Repair:
         """All stages."""
         state = None if checkpoints is None else checkpoints.load()
-        start = self._start() if state is None else _Start.restored(state)
+        start = self._start() if state is None else _Start.restored(state, self.given)
         if isinstance(start, Repair):
             return start
         trainer = self._trainer(start)
         if state is not None:
-            trainer.restore(state.numbers["training"], state.arrays)
+            trainer.restore(state.numbers.get("training", {}), state.arrays)
         elif checkpoints is not None:
             checkpoints.save(_state(start, trainer))
         stopped = self._train(start, trainer, checkpoints)

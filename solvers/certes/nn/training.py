@@ -238,8 +238,24 @@ class Trainer:
         self.epoch, self.curve = int(numbers["epoch"]), list(numbers["curve"])
         self.chosen = None
         if (best := numbers["best"]) is not None:
-            explicit = Parameters(*(np.array(arrays[f"best.{name}"]) for name in ("W", "U", "b", "V", "v")))
+            explicit = taken(arrays, "best", self._explicit())
             self.chosen = Chosen(explicit, np.array(arrays["best.q"]), float(best["accuracy"]), int(best["epoch"]))
+
+
+def taken(arrays: Mapping[str, NDArray[Any]], prefix: str, like: Parameters) -> Parameters:
+    """Explicit weights ``PREFIX.W``, ... of a state.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: one has another shape than ``like``, or is not finite.
+    """
+    found = []
+    for name, value in like.items():
+        array = np.array(arrays[f"{prefix}.{name}"], dtype=np.float64)
+        if array.shape != value.shape or not np.isfinite(array).all():
+            raise ValueError(f"{prefix}.{name} of shape {array.shape}, or not finite")
+        found.append(array)
+    return Parameters(*found)
 
 
 def _as(array: NDArray[Any], like: Tensor) -> Tensor:
