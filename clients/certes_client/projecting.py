@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
     from certes_client.options import SystemOptions
 
 #: Fields of errors -> options, where the names differ.
-_OPTIONS = {"keep.mask": "--mask", "keep.rank": "--rank", "keep": "--mask, --keep-zeros, --keep-diagonal, --rank"}
+_OPTIONS = {
+    "system": "--form",
+    "keep.mask": "--mask",
+    "keep.rank": "--rank",
+    "keep": "--mask, --keep-zeros, --keep-diagonal, --rank",
+}
 _SAME = ("condition", "rate", "weighting", "states", "sequences", "input", "seed", "starts", "seconds", "step")
 
 
@@ -85,19 +92,24 @@ def project(
     Writes the whole file with the new weights, and their certificate beside it; nothing if no weights are certified.
     Exits 0 certified, 2 bad input, 3 not certified, 4 internal error.
     """
-    from certes.errors import InputError
-
     from certes_client import options
 
     system = options.SystemOptions(form, {"W": tensor}, activation, slope, step, tau, False)
     kept = {"mask": mask, "zeros": keep_zeros, "diagonal": keep_diagonal, "rank": rank}
     data = _Weighting(weighting, states, sequences, input, tuple(bias or ()))
     search = {"condition": condition, "rate": rate, "seed": seed, "starts": starts, "seconds": seconds}
+    return run(Question(file, system, kept, data, search), out, sign, as_json)
+
+
+@contextlib.contextmanager
+def _options() -> Iterator[None]:
+    """Errors of the library with the field under its name on the command line."""
+    from certes.errors import InputError
+
     try:
-        return run(Question(file, system, kept, data, search), out, sign, as_json)
+        yield
     except InputError as error:
         option = _OPTIONS.get(error.field, f"--{error.field}" if error.field in _SAME else None)
-        option = "--form" if error.field == "system" else option
         if option is None:
             raise
         raise InputError(option, error.given, error.expected, error.slug) from error
@@ -217,9 +229,10 @@ def run(question: Question, out: Path | None, key: Path | None, as_json: bool) -
         if isinstance(system, UnsupportedCell):
             expected = "a plain recurrent layer: rate, hopfield or torch-rnn"
             raise InputError("--form", system.detail, expected, "not-applicable")
-        weighting = question.weighting.matrix(spec, weights, system)
-        kept = question.kept(weights)
-        found = certes.project(system, keep=kept, weighting=weighting, progress=progress, **question.search)
+        with _options():
+            weighting = question.weighting.matrix(spec, weights, system)
+            kept = question.kept(weights)
+            found = certes.project(system, keep=kept, weighting=weighting, progress=progress, **question.search)
         written = certified_file(found, spec, weights, lambda: _bytes_of(question.file), target.name)
         if written is not None and private_key is not None:
             written = replace(written, certificate=written.certificate.sign(private_key))
@@ -251,6 +264,8 @@ def _target(file: Path, out: Path | None) -> Path:
         raise InputError("--out", given, "a file that can be written", "unwritable") from error
     if odd or (target.suffix != ".safetensors" and not itself):
         raise InputError("--out", str(target), "a file NEW.safetensors", "invalid-value")
+    if not target.name.isascii() and target.name.encode("utf-8", "replace").decode() != target.name:
+        raise InputError("--out", repr(target.name), "a name in UTF-8, which a certificate can state", "invalid-value")
     options.folder(target.parent)
     return target
 

@@ -327,6 +327,19 @@ def test_bad_input(capsys: Capture, tmp_path: Path, name: str) -> None:
     assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
 
 
+def test_a_tensor_with_the_name_of_an_option(capsys: Capture, tmp_path: Path) -> None:
+    net = write_weights(tmp_path / "net.safetensors", {"rate": np.full((2, 2), np.nan)})
+    done = ask(capsys, tmp_path, net, "--form", "rate", "--tensor", "rate", "--activation", "tanh")
+    assert (done.code, done.json["field"]) == (2, "rate")
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    net = network(tmp_path, DENSE)
+    done = process("project", net, *QUICK, "--json", "--out", os.fsdecode(bytes(tmp_path) + b"/\xff.safetensors"))
+    assert done.code == 2, done.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.safetensors"]
+
+
 def test_unsupported_cell_is_bad_input(capsys: Capture, tmp_path: Path) -> None:
     net = write_weights(tmp_path / "gru.safetensors", {"rnn.weight_hh_l0": np.zeros((6, 2), np.float32)})
     done = ask(capsys, tmp_path, net, "--form", "torch-rnn", "--activation", "tanh")

@@ -59,7 +59,7 @@ def certified_file(
         None if nothing was certified.
 
     Raises:
-        InputError: the given file is no longer what it was (``file-changed``).
+        InputError: the given file is no longer what it was (``file-changed``); a name that no certificate can state.
         RuntimeError: the new file does not verify: a defect.
     """
     certificate = found.result.certificate
@@ -118,6 +118,8 @@ def _stated(
     try:
         found = restated(certificate, system)
     except InputError as error:
+        if error.slug != "wrong-system":
+            raise  # a name that no certificate can state
         raise RuntimeError(f"the new file holds another network ({error}); nothing was certified") from error
     report = verify_certificate(found, new)
     if not report.valid or report.verdict != "contracting":
