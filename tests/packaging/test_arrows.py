@@ -17,7 +17,15 @@ RULES = (
     Rule("certes_service", forbidden=("certes_client",)),
     Rule(
         "certes.verify",
-        allowed=("numpy", "certes.errors", "certes.activations", "certes.dtypes", "certes.systems", "certes.proofs"),
+        allowed=(
+            "numpy",
+            "certes.errors",
+            "certes.activations",
+            "certes.dtypes",
+            "certes.systems",
+            "certes.proofs",
+            "certes.assemblies",
+        ),
         forbidden=(*FINDERS, *OPTIONAL),
         closed=True,
     ),

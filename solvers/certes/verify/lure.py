@@ -14,6 +14,7 @@ as soon as r^2 <= m1 m2: that is the weight radius.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -39,13 +40,32 @@ def block(system: System, proof: LureProof, level: float) -> SymmetricBox:
     metric, q = Box.exact(proof.metric), Box.exact(proof.multipliers)
     gap_q = form.gap * q
     corner = q + q - Box.exact(proof.slack_input) * gap_q * gap_q
-    coupling = _scaled_rows(gap_q, form.C)
     if form.continuous:
-        decay = _minus_state(-_decay(metric, form.A, level), form, proof)
-        return assemble([[decay], [-(premultiply(form.B.T, metric) + coupling), corner]])
-    factor = Box.exact(level)
-    kept = _minus_state(metric * (factor * factor), form, proof)
-    return assemble([[kept], [-coupling, corner], [times(metric, form.A), times(metric, form.B), metric]])
+        return flow_block(form, metric, gap_q, corner, level, lambda state: _minus_state(state, form, proof))
+    return map_block(form, metric, gap_q, corner, level, lambda state: _minus_state(state, form, proof))
+
+
+def _as_it_is(state: Box) -> Box:
+    return state
+
+
+def flow_block(
+    form: NormalForm, metric: Box, gap_q: Box, corner: Box, rate: float, less: Callable[[Box], Box] = _as_it_is
+) -> SymmetricBox:
+    """The block of a rate: of P, G Q and 2 Q as they are given; ``less`` takes away from the part of the states."""
+    decay = less(-_decay(metric, form.A, rate))
+    return assemble([[decay], [-(premultiply(form.B.T, metric) + _scaled_rows(gap_q, form.C)), corner]])
+
+
+def map_block(
+    form: NormalForm, metric: Box, gap_q: Box, corner: Box, factor: float, less: Callable[[Box], Box] = _as_it_is
+) -> SymmetricBox:
+    """The block of a factor, likewise; also of a Lipschitz constant, which may exceed 1."""
+    exact = Box.exact(factor)
+    kept = less(metric * (exact * exact))
+    return assemble(
+        [[kept], [-_scaled_rows(gap_q, form.C), corner], [times(metric, form.A), times(metric, form.B), metric]]
+    )
 
 
 def _scaled_rows(scale: Box, operator: Operator) -> Box:
