@@ -139,6 +139,7 @@ def test_the_gradient_is_that_of_half_the_squared_distance(seed, form, slope, st
     assert rows.nearest(at).slope.sum() == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_result_passes_and_is_no_farther_than_the_shrink(form, step):
