@@ -85,7 +85,7 @@ def moment_of_sequences(network: Network, inputs: object) -> Array:
         if not np.isfinite(total).all():
             expected = "sequences on which the given network keeps its states finite"
             raise InputError("sequences", "states that are not finite", expected, "not-finite")
-    return total / (given.shape[0] * given.shape[1])
+    return np.asarray(total / (given.shape[0] * given.shape[1]))
 
 
 def _multiplied(network: Network, field: str) -> Callable[[Array], Array]:
