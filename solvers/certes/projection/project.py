@@ -177,6 +177,7 @@ class _Search:
             return
         if name == "lure":
             self.fixed, self.bound = found.fixed_scaling_distance, found.distance_bound
+        if name == self.names[-1]:  # the condition by which the plain alternative is certified
             self.scale, self.multipliers = found.scale, found.scale_multipliers
         self._settle(name, found)
 

@@ -54,7 +54,9 @@ class SingularSet:
             distance = problem.distance(weights)
             if best is None or distance < best[0]:
                 best = distance, weights
-        return Nothing("solver", "no start inside the stable set") if best is None else Proposal(best[1], self.name)
+        if best is None:
+            return Nothing("solver", "no start inside the stable set")
+        return Proposal(best[1], self.name, scale=min(1.0, radius / norm) if norm > 0 else 1.0)
 
 
 def largest_norm(system: System, number: float) -> float:
