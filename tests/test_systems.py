@@ -118,3 +118,41 @@ def test_with_step_changes_nothing_else():
     assert not network.slope.uniform
     with pytest.raises(InputError):
         network.with_step(0.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("form", [RateNetwork, HopfieldNetwork])
+def test_with_weights_rounds_and_changes_nothing_else(form, dtype):
+    network = form(EYE.astype(dtype), slope=(0, [1, 0.5, 0.25]), tau=[1, 2, 3], step=0.1, bias=[1, 2, 3])
+    wanted = np.random.default_rng(0).standard_normal((3, 3))
+    changed = network.with_weights(wanted)
+    assert type(changed) is form
+    assert np.array_equal(changed.matrix("W"), wanted.astype(dtype).astype(np.float64))
+    assert changed.subjects[0].sha256 == hashlib.sha256(wanted.astype(dtype).tobytes()).hexdigest()
+    assert changed.subjects[0].dtype == network.subjects[0].dtype == network.dtype
+    assert changed.subjects == form(wanted.astype(dtype), slope=(0, 1)).subjects
+    assert (changed.step, changed.tau.tolist(), changed.slope) == (network.step, network.tau.tolist(), network.slope)
+    assert np.array_equal(network.matrix("W"), EYE)  # the old network is what it was
+    assert not changed.matrix("W").flags.writeable
+    wanted[0, 0] = 7.0
+    assert changed.matrix("W")[0, 0] != 7.0
+
+
+def test_with_weights_of_sparse_networks_takes_the_stored_entries():
+    network = RateNetwork(sp.csr_array(np.diag([1.0, 2.0, 3.0])), activation="tanh")
+    changed = network.with_weights(np.array([4.0, 5.0, 6.0]))
+    assert changed.subjects == RateNetwork(sp.csr_array(np.diag([4.0, 5.0, 6.0])), activation="tanh").subjects
+    with pytest.raises(InputError) as caught:
+        network.with_weights(EYE)
+    assert caught.value.slug == "wrong-shape"
+
+
+@pytest.mark.parametrize(
+    ("weights", "slug"),
+    [(np.ones((2, 2)), "wrong-shape"), (np.full((3, 3), np.nan), "not-finite"), (1e5 * EYE, "not-finite")],
+)
+def test_with_weights_refuses(weights, slug):
+    network = RateNetwork(EYE.astype(np.float16), activation="tanh")
+    with pytest.raises(InputError) as caught:
+        network.with_weights(weights)
+    assert (caught.value.field, caught.value.slug) == ("W", slug)

@@ -19,9 +19,10 @@ import pytest
 import safetensors
 import safetensors.numpy
 import scipy.sparse
+from certes.dtypes import encoded, rounded
 from certes.errors import CertesError, InputError, TooLargeError
 from certes.systems import SparseMatrix, tensor
-from certes.weights import Limits, read_weights, to_bytes, write_weights
+from certes.weights import Limits, read_weights, rewritten, to_bytes, write_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +44,71 @@ def slug_of(source: Any, **options: Any) -> str:
     assert caught.value.field == "weights"
     assert len(str(caught.value)) < 600
     return caught.value.slug
+
+
+# --- rewritten files -----------------------------------------------------------------------------------------------
+
+OTHERS = {"F16": np.float16, "BF16": ml_dtypes.bfloat16, "F32": np.float32, "F64": np.float64}
+
+
+@pytest.mark.parametrize("dtype", OTHERS)
+def test_rounding_is_that_of_another_library(dtype: str) -> None:
+    """To nearest, ties to even, subnormals and overflow included."""
+    rng = np.random.default_rng(0)
+    values = np.concatenate(
+        [rng.standard_normal(2000) * 10.0 ** rng.uniform(-46, 39, 2000), [0.0, -0.0, 1e-320, 65520.0]]
+    )
+    narrow = np.arange(0x3F80, 0x3FC0, dtype=np.uint16).view(ml_dtypes.bfloat16).astype(np.float64)
+    values = np.concatenate([values, 0.5 * (narrow[1:] + narrow[:-1])])  # ties
+    with np.errstate(over="ignore", under="ignore"):
+        # ml_dtypes rounds float64 at once, by way of float32: both roundings differ only off the grid of float32
+        theirs = values.astype(np.float32).astype(OTHERS[dtype]) if dtype == "BF16" else values.astype(OTHERS[dtype])
+    ours = rounded(values, dtype)
+    assert ours.tobytes() == theirs.astype(np.float64).tobytes()
+    finite = values[np.isfinite(ours)]
+    assert encoded(finite, dtype) == theirs[np.isfinite(ours)].tobytes()
+    assert rounded(rounded(finite, dtype), dtype).tobytes() == rounded(finite, dtype).tobytes()
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.safetensors"))[:3], ids=lambda path: path.stem)
+def test_rewriting_nothing_keeps_every_tensor(path: Path) -> None:
+    file = read_weights(path)
+    again = read_weights(rewritten(file, {}))
+    assert list(again.tensors) == list(file.tensors)
+    assert [entry.subject for entry in again.tensors.values()] == [entry.subject for entry in file.tensors.values()]
+    assert again.metadata == file.metadata
+
+
+@pytest.mark.parametrize("dtype", OTHERS)
+def test_rewriting_changes_one_tensor_in_its_own_dtype(dtype: str) -> None:
+    old = {"b": np.arange(3, dtype=np.int64), "W": np.eye(2).astype(OTHERS[dtype]), "s": np.float32(1.5).reshape(())}
+    file = read_weights(to_bytes(old, {"note": "kept"}))
+    wanted = np.array([[0.1, -0.2], [1.0 / 3.0, 1e-30]])
+    data = rewritten(file, {"W": wanted})
+    again = read_weights(data)
+    assert again.get("W").dtype == dtype
+    assert again.get("W").raw() == wanted.astype(OTHERS[dtype]).tobytes()
+    assert [again.get(name).raw() for name in ("b", "s")] == [file.get(name).raw() for name in ("b", "s")]
+    assert again.metadata == {"note": "kept"}
+    assert rewritten(file, {"W": wanted}) == data
+    assert safetensors.deserialize(data)
+
+
+@pytest.mark.parametrize(
+    ("changed", "slug"),
+    [
+        ({"missing": np.eye(2)}, None),
+        ({"W": np.eye(3)}, "wrong-shape"),
+        ({"b": np.arange(3.0)}, "wrong-shape"),  # integers are no weights
+        ({"W": np.full((2, 2), np.inf)}, "not-finite"),
+        ({"W": np.full((2, 2), 1e6)}, "not-finite"),
+    ],
+)
+def test_rewriting_refuses(changed: Mapping[str, Any], slug: str | None) -> None:
+    file = read_weights(to_bytes({"b": np.arange(3), "W": np.eye(2, dtype=np.float16)}))
+    with pytest.raises(InputError) as caught:
+        rewritten(file, changed)
+    assert slug is None or caught.value.slug == slug
 
 
 # --- true files ----------------------------------------------------------------------------------------------------
