@@ -39,6 +39,8 @@ _TABLE: dict[str, tuple[str, str]] = {
 NAMES = tuple(_TABLE)
 #: Proposals closer than this, relative, have multipliers that may certify the given weights themselves.
 _NEXT = 1e-3
+#: Share of the time that is spent on asking whether the given weights pass as they are.
+_ASKING = 0.3
 
 
 def project(
@@ -130,8 +132,9 @@ class _Search:
         for name in self.names:
             if self.unchanged is not None:
                 break
-            if self.problem.monitor.over:
-                reason = str(self.problem.monitor.why)
+            reason = self.problem.monitor.why
+            # when the time is up the last set is still asked for what it has at once: the plain shrink at least
+            if reason is not None and (reason == "cancelled" or self.best is not None or name != self.names[-1]):
                 self.attempts.append(SetAttempt(name, "nothing", reason=reason, detail="the search was ended early"))
             else:
                 self._ask(name)
@@ -147,11 +150,15 @@ class _Search:
         problem = self.problem
         if not problem.structure.holds:
             return None
+        left = problem.monitor.left
+        watch = Monitor(None if left is None else _ASKING * left, problem.monitor.cancelled)
         for name in self.names:
+            if watch.over:
+                return None
             if stable_set(name).applies(problem) is not None and len(self.names) > 1:
                 continue
             problem.monitor.say(f"{name}: do the weights pass as they are?")
-            found = certified(problem.system, problem.number, name, None, problem.monitor)
+            found = certified(problem.system, problem.number, name, None, watch)
             if found is not None:
                 self.condition = name
                 return self._projection(problem.system, 0.0, found.contracting(), unchanged=True)

@@ -133,15 +133,20 @@ def certified(
         monitor: time limit and cancellation.
         search: whether to look for other multipliers than q.
     """
-    inquiry = Inquiry(system, Goal(number, cancelled=lambda: monitor.why == "cancelled"))
-    for candidate in _conditions(system, number, condition, q, search):
+    left = monitor.left if search else None
+    inquiry = Inquiry(
+        system, Goal(number, seconds=None if left is None else max(left, 0.01), cancelled=monitor.cancelled)
+    )
+    for candidate in _conditions(system, number, condition, q, search, monitor):
         inquiry.attempt(candidate)
         if inquiry.proven:
             return inquiry
     return None
 
 
-def _conditions(system: System, number: float, condition: str, q: Array | None, search: bool) -> Iterator[Condition]:
+def _conditions(
+    system: System, number: float, condition: str, q: Array | None, search: bool, monitor: Monitor
+) -> Iterator[Condition]:
     leak = UniformLeak.of(system) if condition == "lure" else None
     if leak is None:
         yield by_name(condition)
@@ -150,7 +155,8 @@ def _conditions(system: System, number: float, condition: str, q: Array | None, 
         yield Known(q)
     if not search:
         return
-    found = scaling.optimise(leak.weights, leak.family, tolerance=_TOLERANCE, target=leak.level(number), start=q)
+    level = leak.level(number)
+    found = scaling.optimise(leak.weights, leak.family, tolerance=_TOLERANCE, target=level, start=q, monitor=monitor)
     yield Known(found.q)
 
 
