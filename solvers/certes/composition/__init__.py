@@ -1,0 +1,1 @@
+"""Networks of networks: how certified modules are composed into certified assemblies."""
