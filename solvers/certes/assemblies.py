@@ -188,6 +188,7 @@ class FlowProof(ArrayProof):
         multipliers: of the couplings inside phi, one after the other.
         level: c.
         lipschitz: K of the whole; 0 where none is claimed.
+        factor: of the Euler map with the assembly's step; 0 for an assembly without one.
     """
 
     kind: ClassVar[str] = "flow-composition"
@@ -201,6 +202,7 @@ class FlowProof(ArrayProof):
     multipliers: Vector
     level: float
     lipschitz: float
+    factor: float
 
 
 @dataclass(frozen=True, eq=False)

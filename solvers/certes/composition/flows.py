@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from scipy.sparse.linalg import eigsh, spsolve
 
 from certes.assemblies import Assembly, FlowProof
 from certes.composition.edges import Edge
-from certes.verify.composition import Node, verify_flow
+from certes.verify.composition import Node, euler_factor_squared, verify_flow
 from certes.verify.interface import Interface
 from certes.verify.report import Report
 
@@ -215,7 +215,7 @@ def prove(
         level = rate - back * max(rate, 1e-3 * float(rates.max())) if target is None else target
         if not level > 0.0:
             break
-        proof = _assembled(scales, x, edges, children, level, exact)
+        proof = _assembled(scales, x, edges, children, level, exact, assembly.step)
         if proof is None:
             continue
         report, interface = verify_flow(node, proof)
@@ -248,7 +248,13 @@ def _slopes(scales: Scales, x: Array, edges: Sequence[Edge]) -> Array:
 
 
 def _assembled(
-    scales: Scales, x: Array, edges: Sequence[Edge], children: Sequence[Interface], level: float, exact: bool
+    scales: Scales,
+    x: Array,
+    edges: Sequence[Edge],
+    children: Sequence[Interface],
+    level: float,
+    exact: bool,
+    step: float | None,
 ) -> FlowProof | None:
     """The arrays of the proof at a rate."""
     exponent = np.rint(x / math.log(4.0)).astype(np.int64)
@@ -277,8 +283,16 @@ def _assembled(
         multipliers=np.concatenate([*multipliers, np.zeros(0)]),
         level=level,
         lipschitz=_lipschitz(x, edges, children, norms),
+        factor=0.0,
     )
-    return proof
+    return proof if step is None else _with_factor(proof, step)
+
+
+def _with_factor(proof: FlowProof, step: float) -> FlowProof | None:
+    """The same with the factor of the Euler map; None where there is none below 1."""
+    square = float(euler_factor_squared(proof.level, proof.lipschitz, step)) if proof.lipschitz > 0.0 else 1.0
+    factor = math.sqrt(max(square, 0.0)) * (1.0 + 1e-15) + 1e-300
+    return replace(proof, factor=factor) if factor < 1.0 else None
 
 
 def _size(matrix: Array | None, gap: float) -> float:

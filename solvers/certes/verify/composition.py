@@ -68,10 +68,10 @@ class Node:
 
 
 def verify_flow(node: Node, proof: FlowProof) -> tuple[Report, Interface | None]:
-    """Verify the rate (and Lipschitz constant) of an assembly of modules in continuous time.
+    """Verify the rate (and Lipschitz constant) of an assembly of modules in continuous time; with a step, its factor.
 
     Returns:
-        The report, and the interface of the assembly in continuous time if and only if the report is valid.
+        The report, and the interface of the assembly (a map, if it has a step) if and only if the report is valid.
     """
     report = judged("contracting", _flow(node, proof))
     if not report.valid or report.verdict != "contracting":
@@ -80,6 +80,8 @@ def verify_flow(node: Node, proof: FlowProof) -> tuple[Report, Interface | None]
     for child, scale, exponent in zip(node.children, proof.scale, proof.exponent, strict=True):
         factor = Box.exact(float(scale)) * _power(2 * int(exponent))
         blocks += [block * factor for block in child.blocks]
+    if node.assembly.step is not None:
+        return report, Interface(tuple(blocks), False, proof.factor, proof.factor)
     return report, Interface(tuple(blocks), True, proof.level, proof.lipschitz if proof.lipschitz > 0.0 else None)
 
 
@@ -142,6 +144,7 @@ def _flow(node: Node, proof: FlowProof) -> Iterator[Check]:
         shown = frozenset(edge.name for edge in edges if edge.inside and inside_is_shown)
         yield from _norms(node, proof.norms, proof.multipliers, shown)
         yield _lipschitz(node, proof)
+    yield _euler(node.assembly.step, proof)
 
 
 def _weighted(node: Node, proof: FlowProof, head: int, tail: int, matrix: Array, rows: Sequence[int]) -> Box:
@@ -330,6 +333,15 @@ def _lipschitz(node: Node, proof: FlowProof) -> Check:
     bound = upward(rows.max(keepdims=True), len(proof.norms)) * upward(columns.max(keepdims=True), len(proof.norms))
     held = Fraction(proof.lipschitz) ** 2 >= Fraction(float(upward(bound)[0])) if np.isfinite(bound).all() else False
     return Check("lipschitz", held, f"norm of every Jacobian of the whole <= {proof.lipschitz!r}")
+
+
+def _euler(step: float | None, proof: FlowProof) -> Check:
+    """The factor of the Euler map, if the assembly has a step; no factor if it has none."""
+    if step is None:
+        return Check("euler", proof.factor == 0.0, "no step, no factor")
+    held = 0.0 < proof.factor < 1.0 and proof.lipschitz > 0.0
+    held = held and Fraction(proof.factor) ** 2 >= euler_factor_squared(proof.level, proof.lipschitz, step)
+    return Check("euler", held, f"factor {proof.factor!r} at step {step!r}")
 
 
 def _maps(node: Node, proof: MapProof) -> Iterator[Check]:

@@ -49,17 +49,19 @@ def _checks(assembly: Assembly, proof: WholeProof) -> Iterator[Check]:
     yield definite_check("block-positive", build(form, metric, form.gap * q, q + q, level), f"block at {level!r}")
 
 
-def normal_form(assembly: Assembly) -> NormalForm:
+def normal_form(assembly: Assembly, *, shifted: bool = True) -> NormalForm:
     """A (N, N), B (N, m), C (m, N) and gap (m,) of the whole, enclosed.
+
+    Not ``shifted``: A without the slopes' lower ends, and their upper ends for the gap.
 
     Assemblies inside that have a step of their own are maps; their step is applied before they are coupled.
     """
     A, B, C = _plain(assembly)
     lower = np.concatenate([system.slope.lower for _, system in assembly.leaves()])
     upper = np.concatenate([system.slope.upper for _, system in assembly.leaves()])
-    if lower.any():
+    if lower.any() and shifted:
         A = A + (B * Box.exact(lower)[None, :]) @ C
-    gap = Box.exact(upper) - Box.exact(lower) if lower.any() else Box.exact(upper)
+    gap = Box.exact(upper) - Box.exact(lower) if lower.any() and shifted else Box.exact(upper)
     return NormalForm(assembly.continuous, A, B, C, gap, None)
 
 
