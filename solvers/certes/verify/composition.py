@@ -190,6 +190,7 @@ def _sparse(node: Node, proof: FlowProof) -> Iterator[Check]:
     complete = len(set(listed)) == len(listed) and set(listed) == set(linear)
     yield Check("pairs", complete, "exactly the pairs that are coupled linearly, each once")
     yield Check("sigma", bool((proof.sigma > 0.0).all()), "sigma > 0")
+    yield Check("vector", bool((proof.vector > 0.0).all()), "v > 0")
     for pair, sigma in zip(listed, proof.sigma, strict=True):
         yield _pair(node, proof, pair, linear[pair], float(sigma))
     yield from _norms(node, proof.norms, proof.multipliers, frozenset(e.name for e in edges if not e.inside))
@@ -248,10 +249,7 @@ def _rows(node: Node, proof: FlowProof, listed: Sequence[tuple[int, int]]) -> Ch
     v = [Fraction(float(value)) for value in proof.vector]
     scale = [Fraction(float(value)) for value in proof.scale]
     level, order = Fraction(proof.level), node.places
-    rows = [
-        2 * scale[k] * (Fraction(child.level) - level) * v[k] if v[k] > 0 else Fraction(-1)
-        for k, child in enumerate(node.children)
-    ]
+    rows = [2 * scale[k] * (Fraction(child.level) - level) * v[k] for k, child in enumerate(node.children)]
     terms = [(i, j, Fraction(float(sigma))) for (i, j), sigma in zip(listed, proof.sigma, strict=True)]
     for edge, norm in zip(node.assembly.couplings, proof.norms, strict=True):
         if edge.inside:

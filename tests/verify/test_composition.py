@@ -1,0 +1,57 @@
+"""The composition verifier never says yes wrongly: random assemblies, tampered proofs, judged at all slope vertices."""
+
+from __future__ import annotations
+
+import numpy as np
+from certes.assemblies import Assembly, Coupling, FlowProof, InterfaceProof
+from certes.systems import RateNetwork
+
+from tests.verify.composing import Made, edge
+
+# By hand: modules x' = -x + relu(u), M = 1, rate 0.5, norm of the Jacobian <= 1.2 --------------------------------
+
+
+def unit() -> Made:
+    proof = InterfaceProof(np.eye(1), np.ones(1), np.full(1, 9.0), 0.5, 1.2)
+    return Made(RateNetwork(np.zeros((1, 1)), "relu"), proof)
+
+
+def by_hand(edges: tuple[Coupling, ...], names: tuple[str, ...] = ("a", "b"), **changed: object) -> Made:
+    k = len(names)
+    numbers: dict[str, object] = {
+        "scale": np.ones(k),
+        "exponent": np.zeros(k, np.int64),
+        "exact": False,
+        "pairs": np.zeros(0, np.int64),
+        "sigma": np.zeros(0),
+        "vector": np.ones(k),
+        "norms": np.zeros(len(edges)),
+        "multipliers": np.zeros(0),
+        "level": 0.1,
+        "lipschitz": 0.0,
+    }
+    children = [unit() for _ in names]
+    assembly = Assembly({name: child.module for name, child in zip(names, children, strict=True)}, edges)
+    return Made(assembly, FlowProof(**(numbers | changed)), children)  # type: ignore[arg-type]
+
+
+def refused(made: Made, name: str) -> None:
+    report, interface = made.verified()
+    assert interface is None
+    assert report.failed is not None
+    assert report.failed.name == name
+
+
+PAIR = {"pairs": np.array([0, 1]), "sigma": np.array([0.0301])}
+LINEAR = (edge("a", "b", 0.02), edge("b", "a", 0.01))
+
+
+def test_the_plain_pair_is_accepted() -> None:
+    assert by_hand(LINEAR, **PAIR).verified()[1] is not None
+
+
+def test_a_negative_vector_proves_nothing() -> None:
+    """With v < 0 the rows of H v turn their sign: strong symmetric excitation would pass."""
+    strong = (edge("a", "b", 100.0), edge("b", "a", 100.0))
+    for vector in ([-1e6, -1e6], [-1e6, 1.0], [1.0, -1e6], [0.0, 1.0]):
+        refused(by_hand(strong, pairs=np.array([0, 1]), sigma=np.array([201.0]), vector=np.array(vector)), "vector")
