@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from certes.assemblies import Assembly, Coupling, FlowProof, InterfaceProof
 from certes.systems import RateNetwork
@@ -55,3 +57,17 @@ def test_a_negative_vector_proves_nothing() -> None:
     strong = (edge("a", "b", 100.0), edge("b", "a", 100.0))
     for vector in ([-1e6, -1e6], [-1e6, 1.0], [1.0, -1e6], [0.0, 1.0]):
         refused(by_hand(strong, pairs=np.array([0, 1]), sigma=np.array([201.0]), vector=np.array(vector)), "vector")
+
+
+def test_names_that_look_alike_do_not_hide_a_coupling() -> None:
+    """The linear edge a <- "b (inside)" was called like the edge a <- b inside phi, whose norm then went unproven."""
+    names = ("a", "b", "a (inside)", "b (inside)")
+    edges = (edge("a", "b", 100.0, True), edge("b", "a", 100.0, True))
+    edges += (edge("a", "b (inside)", 1e-3), edge("b", "a (inside)", 1e-3))
+    numbers = {"pairs": np.array([0, 3, 1, 2]), "sigma": np.full(2, 0.01), "multipliers": np.ones(2)}
+    refused(by_hand(edges, names, **numbers), "coupling-norm")
+    edges = (edge("a", "b", 1e-3, True), edge("a", "b (inside)", 0.1))
+    numbers = {"pairs": np.array([0, 3]), "sigma": np.full(1, 0.11), "multipliers": np.full(1, 2.0)}
+    fine = by_hand(edges, names, **numbers, norms=np.array([0.01, 0.11]), lipschitz=1.5)
+    assert fine.verified()[1] is not None
+    refused(replace(fine, proof=replace(fine.proof, norms=np.array([0.01, 0.0]), lipschitz=1.3)), "coupling-norm")

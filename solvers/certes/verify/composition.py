@@ -140,9 +140,7 @@ def _flow(node: Node, proof: FlowProof) -> Iterator[Check]:
     else:
         yield from _sparse(node, proof)
     if proof.lipschitz > 0.0:
-        inside_is_shown = not proof.exact  # the exact test has none
-        shown = frozenset(edge.name for edge in edges if edge.inside and inside_is_shown)
-        yield from _norms(node, proof.norms, proof.multipliers, shown)
+        yield from _norms(node, proof.norms, proof.multipliers, frozenset({True}))  # those inside phi are shown
         yield _lipschitz(node, proof)
     yield _euler(node.assembly.step, proof)
 
@@ -193,7 +191,7 @@ def _sparse(node: Node, proof: FlowProof) -> Iterator[Check]:
     yield Check("vector", bool((proof.vector > 0.0).all()), "v > 0")
     for pair, sigma in zip(listed, proof.sigma, strict=True):
         yield _pair(node, proof, pair, linear[pair], float(sigma))
-    yield from _norms(node, proof.norms, proof.multipliers, frozenset(e.name for e in edges if not e.inside))
+    yield from _norms(node, proof.norms, proof.multipliers, frozenset({False}))
     yield _rows(node, proof, listed)
 
 
@@ -264,8 +262,8 @@ def _rows(node: Node, proof: FlowProof, listed: Sequence[tuple[int, int]]) -> Ch
     return Check("interface-matrix", rows[worst] > 0, detail)
 
 
-def _norms(node: Node, norms: Array, multipliers: Array, shown: frozenset[str]) -> Iterator[Check]:
-    """An upper bound of the norm of every coupling whose name is not among those already shown."""
+def _norms(node: Node, norms: Array, multipliers: Array, shown: frozenset[bool]) -> Iterator[Check]:
+    """An upper bound of the norm of every coupling, but for the kinds (inside phi: True) that need none any more."""
     order, modules = node.places, node.assembly.modules
     yield Check("norms", bool((norms >= 0.0).all()), "norms >= 0")
     position = 0
@@ -273,7 +271,7 @@ def _norms(node: Node, norms: Array, multipliers: Array, shown: frozenset[str]) 
         head = modules[edge.to]
         count = len(head.slope.lower) if edge.inside and isinstance(head, System) else 0
         own, position = multipliers[position : position + count], position + count
-        if edge.name in shown:
+        if edge.inside in shown:
             continue
         child, tail = node.children[order[edge.to]], node.children[order[edge.source]]
         if edge.inside:
