@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from certes.assemblies import Assembly, Coupling, FlowProof, InterfaceProof
 from certes.systems import RateNetwork
 
@@ -71,3 +72,28 @@ def test_names_that_look_alike_do_not_hide_a_coupling() -> None:
     fine = by_hand(edges, names, **numbers, norms=np.array([0.01, 0.11]), lipschitz=1.5)
     assert fine.verified()[1] is not None
     refused(replace(fine, proof=replace(fine.proof, norms=np.array([0.01, 0.0]), lipschitz=1.3)), "coupling-norm")
+
+
+def test_extreme_scales_do_not_hide_a_coupling_from_the_lipschitz_constant() -> None:
+    """s_a / s_b = 2^-980 against L = 2^489: a coupling of 1/2 in the metric, taken for 2^-411 before."""
+    numbers = {
+        "scale": np.array([2.0**510, 2.0**-510]),
+        "exponent": np.array([-500, 500]),
+        "pairs": np.array([0, 1]),
+        "sigma": np.array([0.5001]),
+        "vector": np.array([1.0, 2.0**510]),
+        "norms": np.array([2.0**489 * 1.0001]),
+        "level": 1e-6,
+    }
+    edges = (edge("a", "b", 2.0**489),)
+    assert by_hand(edges, **numbers, lipschitz=1.71).verified()[1] is not None
+    refused(by_hand(edges, **numbers, lipschitz=1.2001), "lipschitz")
+
+
+@pytest.mark.parametrize("exponent", [[2000, 0], [0, 2000], [4000, -4000], [-4000, 4000]])
+def test_the_ends_of_the_range_of_exponents_are_answered(exponent: list[int]) -> None:
+    numbers = PAIR | {"exponent": np.array(exponent), "lipschitz": 1.3, "norms": np.array([0.03, 0.02])}
+    refused(by_hand(LINEAR, **numbers), "pair")
+    zero = (edge("a", "b", 0.0),)
+    numbers = PAIR | {"sigma": np.full(1, 0.01), "exponent": np.array(exponent), "lipschitz": 1.3}
+    assert by_hand(zero, **numbers).verified()[1] is not None

@@ -321,9 +321,11 @@ def _lipschitz(node: Node, proof: FlowProof) -> Check:
     rows, columns, order = own.copy(), own.copy(), node.places
     for edge, norm in zip(node.assembly.couplings, proof.norms, strict=True):
         head, tail = order[edge.to], order[edge.source]
+        if norm == 0.0:
+            continue
         ratio = np.sqrt(upward(np.asarray(proof.scale[head] / proof.scale[tail])))
         shift = int(proof.exponent[head]) - int(proof.exponent[tail])
-        size = float(upward(upward(ratio) * norm)) * 2.0**shift if shift > -1000 else 2.0**-900 * max(norm, 1.0)
+        size = np.ldexp(upward(upward(ratio) * norm), shift)  # infinite, or off by less than ``upward`` adds below
         rows[head] += size
         columns[tail] += size
     bound = upward(rows.max(keepdims=True), len(proof.norms)) * upward(columns.max(keepdims=True), len(proof.norms))
