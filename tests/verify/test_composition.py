@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from certes.assemblies import Assembly, Coupling, FlowProof, InterfaceProof
+from certes.assemblies import Assembly, Coupling, FlowProof, InterfaceProof, MapProof
 from certes.systems import RateNetwork
+from certes.verify.composition import Node, verify_maps
+from certes.verify.interface import Interface
+from certes.verify.intervals import Box
 
 from tests.verify.composing import Made, edge
 
@@ -97,3 +100,23 @@ def test_the_ends_of_the_range_of_exponents_are_answered(exponent: list[int]) ->
     zero = (edge("a", "b", 0.0),)
     numbers = PAIR | {"sigma": np.full(1, 0.01), "exponent": np.array(exponent), "lipschitz": 1.3}
     assert by_hand(zero, **numbers).verified()[1] is not None
+
+
+LEAST = np.iinfo(np.int64).min
+
+
+@pytest.mark.parametrize("exponent", [4001, -4001, 10**9, -(10**9), LEAST, LEAST + 1, np.iinfo(np.int64).max])
+def test_exponents_out_of_range_are_refused_at_once(exponent: int) -> None:
+    """The modulus of the least integer is negative; exact rationals of such exponents would never end."""
+    inside = (edge("a", "b", 0.01, True),)
+    for exponents in ([exponent, 0], [0, exponent]):
+        numbers = {"exponent": np.array(exponents), "norms": np.full(1, 0.1), "multipliers": np.full(1, 2.0)}
+        refused(by_hand(inside, **numbers), "scales")
+    child = Interface((Box.exact(np.eye(1)),), False, 0.5, 0.5)
+    maps = RateNetwork(np.zeros((1, 1)), "relu", step=1.0)
+    node = Node(Assembly({"a": maps, "b": maps}, (edge("a", "b", 0.1),)), [child, child])
+    one, zero, large = np.ones(2), np.zeros(2, np.int64), np.array([exponent, 0])
+    for right, left in ((large, zero), (zero, large)):
+        report, _ = verify_maps(node, MapProof(one, right, one, left, np.full(1, 0.11), np.zeros(0), 0.9))
+        assert report.failed is not None
+        assert report.failed.name == "vectors"

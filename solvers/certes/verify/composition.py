@@ -105,6 +105,11 @@ def euler_factor_squared(rate: float, lipschitz: float, step: float) -> Fraction
     return max(1 - 2 * end * c + end * end * k * k for end in (h - ulp, h + ulp))
 
 
+def _moderate(exponents: NDArray[np.int64]) -> bool:
+    """Compared, not made positive: the modulus of the least integer is that integer again."""
+    return bool(((exponents >= -_LARGEST_EXPONENT) & (exponents <= _LARGEST_EXPONENT)).all())
+
+
 def _power(exponent: int) -> Box:
     """2^exponent; what underflows is enclosed, what overflows is infinite (and proves nothing)."""
     if exponent < -1000:
@@ -130,8 +135,8 @@ def _flow(node: Node, proof: FlowProof) -> Iterator[Check]:
     shaped = proof.scale.shape == proof.exponent.shape == proof.vector.shape == (modules,)
     shaped = shaped and proof.norms.shape == (len(edges),) and proof.pairs.shape == (2 * len(proof.sigma),)
     yield Check("shapes", shaped, "scales and vector (k,), norms (e,), two indices per sigma")
-    positive = (proof.scale > 0.0).all() and np.abs(proof.exponent).max(initial=0) <= _LARGEST_EXPONENT
-    yield Check("scales", bool(positive), f"s > 0, exponents up to {_LARGEST_EXPONENT}")
+    positive = bool((proof.scale > 0.0).all()) and _moderate(proof.exponent)
+    yield Check("scales", positive, f"s > 0, exponents up to {_LARGEST_EXPONENT}")
     ranged = 0.0 < proof.level < np.inf and 0.0 <= proof.lipschitz < np.inf
     yield Check("range", ranged, f"rate {proof.level!r} > 0, Lipschitz {proof.lipschitz!r}")
     if proof.exact:
@@ -349,8 +354,8 @@ def _maps(node: Node, proof: MapProof) -> Iterator[Check]:
     shaped = all(part.shape == (modules,) for part in vectors) and proof.norms.shape == (len(edges),)
     yield Check("shapes", shaped, "vectors (k,), norms (e,)")
     exponents = np.concatenate([proof.right_exponent, proof.left_exponent])
-    positive = (proof.right > 0.0).all() and (proof.left > 0.0).all()
-    yield Check("vectors", bool(positive and np.abs(exponents).max(initial=0) <= _LARGEST_EXPONENT), "r, l > 0")
+    positive = bool((proof.right > 0.0).all() and (proof.left > 0.0).all())
+    yield Check("vectors", positive and _moderate(exponents), f"r, l > 0, exponents up to {_LARGEST_EXPONENT}")
     yield Check("range", 0.0 < proof.level < 1.0, f"factor 0 < {proof.level!r} < 1")
     yield from _norms(node, proof.norms, proof.multipliers, frozenset())
     above = _quotient(node, proof.norms, proof.right, proof.right_exponent, transposed=False)
