@@ -1,6 +1,6 @@
 """Assemblies with proofs made in plain numpy, and judges of them that share no code with the verifier.
 
-Leaf metrics come from Clarabel; sigma, norms, scales and vectors from whitened matrices R_i L_ij R_j^-1, M_i = R_i^T R_i.
+Leaf metrics come from Clarabel; sigma, norms and vectors from whitened matrices R_i L_ij R_j^-1 with M_i = R_i^T R_i.
 The judges put the whole together from the definitions of the forms, slope vertex by slope vertex, in floats or (numpy
 arrays of rationals) exactly.
 """
@@ -137,11 +137,7 @@ class Made:
                 return report, None
             below.append(interface)
         verify = verify_flow if isinstance(self.proof, FlowProof) else verify_maps
-        report, interface = verify(Node(self.module, below), self.proof)
-        if interface is None or self.module.step is None or interface.lipschitz is None:
-            return report, interface
-        factor = upper_root(euler_factor_squared(interface.level, interface.lipschitz, self.module.step))
-        return report, Interface(interface.blocks, False, factor, factor) if factor < 1.0 else None
+        return verify(Node(self.module, below), self.proof)
 
     def metric(self, exact: bool = False) -> Array:
         """The metric the proof speaks of."""
@@ -375,6 +371,7 @@ def flow_proof(
     except np.linalg.LinAlgError:
         vector = np.ones(k)
     bound = float(np.sqrt(ratio.sum(axis=0).max() * ratio.sum(axis=1).max())) * (1 + 1e-9)
+    step = seen.assembly.step
     return FlowProof(
         scale=scale,
         exponent=exponent,
@@ -386,6 +383,7 @@ def flow_proof(
         multipliers=multipliers,
         level=c,
         lipschitz=bound if (seen.lipschitz > 0.0).all() else 0.0,
+        factor=0.0 if step is None else upper_root(euler_factor_squared(c, bound, step)),
     )
 
 

@@ -35,6 +35,7 @@ def by_hand(edges: tuple[Coupling, ...], names: tuple[str, ...] = ("a", "b"), **
         "multipliers": np.zeros(0),
         "level": 0.1,
         "lipschitz": 0.0,
+        "factor": 0.0,
     }
     children = [unit() for _ in names]
     assembly = Assembly({name: child.module for name, child in zip(names, children, strict=True)}, edges)
@@ -93,6 +94,7 @@ def test_extreme_scales_do_not_hide_a_coupling_from_the_lipschitz_constant() -> 
     refused(by_hand(edges, **numbers, lipschitz=1.2001), "lipschitz")
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("exponent", [[2000, 0], [0, 2000], [4000, -4000], [-4000, 4000]])
 def test_the_ends_of_the_range_of_exponents_are_answered(exponent: list[int]) -> None:
     numbers = PAIR | {"exponent": np.array(exponent), "lipschitz": 1.3, "norms": np.array([0.03, 0.02])}

@@ -77,9 +77,10 @@ def verify_flow(node: Node, proof: FlowProof) -> tuple[Report, Interface | None]
     if not report.valid or report.verdict != "contracting":
         return report, None
     blocks = []
-    for child, scale, exponent in zip(node.children, proof.scale, proof.exponent, strict=True):
-        factor = Box.exact(float(scale)) * _power(2 * int(exponent))
-        blocks += [block * factor for block in child.blocks]
+    with np.errstate(all="ignore"):  # an entry beyond the range is infinite or NaN, and proves nothing to a parent
+        for child, scale, exponent in zip(node.children, proof.scale, proof.exponent, strict=True):
+            factor = Box.exact(float(scale)) * _power(2 * int(exponent))
+            blocks += [block * factor for block in child.blocks]
     if node.assembly.step is not None:
         return report, Interface(tuple(blocks), False, proof.factor, proof.factor)
     return report, Interface(tuple(blocks), True, proof.level, proof.lipschitz if proof.lipschitz > 0.0 else None)
@@ -91,10 +92,11 @@ def verify_maps(node: Node, proof: MapProof) -> tuple[Report, Interface | None]:
     if not report.valid or report.verdict != "contracting":
         return report, None
     blocks = []
-    for k, child in enumerate(node.children):
-        ratio = Box.exact(proof.left[k : k + 1]) * reciprocal(proof.right[k : k + 1])
-        factor = ratio * _power(int(proof.left_exponent[k]) - int(proof.right_exponent[k]))
-        blocks += [block * Box(factor.mid[0], factor.rad[0]) for block in child.blocks]
+    with np.errstate(all="ignore"):
+        for k, child in enumerate(node.children):
+            ratio = Box.exact(proof.left[k : k + 1]) * reciprocal(proof.right[k : k + 1])
+            factor = ratio * _power(int(proof.left_exponent[k]) - int(proof.right_exponent[k]))
+            blocks += [block * Box(factor.mid[0], factor.rad[0]) for block in child.blocks]
     return report, Interface(tuple(blocks), False, proof.level, proof.level)
 
 
@@ -114,7 +116,7 @@ def _power(exponent: int) -> Box:
     """2^exponent; what underflows is enclosed, what overflows is infinite (and proves nothing)."""
     if exponent < -1000:
         return Box(np.asarray(0.0), np.asarray(2.0**-1000))
-    return Box.exact(np.ldexp(1.0, min(exponent, 2000)))
+    return Box.exact(np.inf if exponent > 1023 else np.ldexp(1.0, exponent))
 
 
 def _common(node: Node, arrays: tuple[Array, ...], continuous: bool) -> Iterator[Check]:
