@@ -307,9 +307,9 @@ class _Search:
         if not interfaces[0].continuous:
             found = maps.prove(assembly, interfaces, edges)
             return None if found is None else Composed(assembly, found.proof, found.interface, children)
-        flow = flows.prove(assembly, interfaces, edges, exact=False)
+        flow = flows.prove(assembly, interfaces, edges, exact=False, modest=not top)
         if flow is None and not top and assembly.size <= EXACT:
-            flow = flows.prove(assembly, interfaces, edges, exact=True)
+            flow = flows.prove(assembly, interfaces, edges, exact=True, modest=True)
         if flow is None:
             return None
         if top:
