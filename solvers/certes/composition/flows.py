@@ -80,6 +80,9 @@ class Scales:
             up, down = self.pairs.get((i, j), (None, None))
             self.pairs[i, j] = (edge.matrix, down) if edge.head == i else (up, edge.matrix)
         self.inside = [edge for edge in edges if edge.matrix is None]
+        self._norms: dict[tuple[int, int], float] = {
+            (edge.head, edge.tail): edge.norm for edge in edges if edge.matrix is not None
+        }
 
     def starts_of(self) -> Iterator[Array]:
         """Values of log s to start from."""
@@ -107,22 +110,32 @@ class Scales:
 
     def sparse(self, x: Array) -> tuple[float, Array, Array]:
         """The rate of the k x k test at log s = x, its gradient, and its slope per coupling (relative growth)."""
-        rows, columns, values, slopes = [], [], [], []
-        for (i, j), (up, down) in self.pairs.items():
-            size, slope = _pair(up, down, 0.5 * (x[i] - x[j]))
-            rows.append(i), columns.append(j), values.append(size), slopes.append(slope)  # type: ignore[func-returns-value]
-        for edge in self.inside:
-            size = edge.norm * math.exp(min(0.5 * (x[edge.head] - x[edge.tail]), 300.0))
-            rows.append(edge.head), columns.append(edge.tail), values.append(size), slopes.append(0.5 * size)  # type: ignore[func-returns-value]
+        rows, columns, values, slopes = self.entries(x)
         matrix = sp.csr_array((values, (rows, columns)), shape=(self.count, self.count))
         value, v = _lowest(sp.diags_array(2.0 * self.rates) - matrix - matrix.T)
-        gradient, per_edge = np.zeros(self.count), np.zeros(len(values))
-        for n, (i, j, size, slope) in enumerate(zip(rows, columns, values, slopes, strict=True)):
-            weight = v[i] * v[j]  # value / 2 falls by weight * size
-            gradient[i] -= weight * slope
-            gradient[j] += weight * slope
-            per_edge[n] = weight * size
-        return 0.5 * value, gradient, per_edge
+        gradient, weights = np.zeros(self.count), v[rows] * v[columns]  # value / 2 falls by weight * size
+        np.subtract.at(gradient, rows, weights * slopes)
+        np.add.at(gradient, columns, weights * slopes)
+        return 0.5 * value, gradient, weights * values
+
+    def entries(self, x: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, Array]:
+        """Row, column, size and slope of every pair, then of every coupling inside phi."""
+        ends = [*self.pairs, *((edge.head, edge.tail) for edge in self.inside)]
+        rows, columns = (np.array([end[side] for end in ends], dtype=np.int64) for side in (0, 1))
+        values, slopes = np.zeros(len(ends)), np.zeros(len(ends))
+        for n, ((i, j), (up, down)) in enumerate(self.pairs.items()):
+            half = 0.5 * float(x[i] - x[j])
+            if up is not None and down is not None:
+                values[n], slopes[n] = _pair(up, down, half)
+            else:  # one direction: the norm is known
+                sign = 1.0 if up is not None else -1.0
+                norm = self._norms[(i, j) if up is not None else (j, i)]
+                values[n] = norm * math.exp(min(sign * half, 300.0))
+                slopes[n] = 0.5 * sign * values[n]
+        for n, edge in enumerate(self.inside, len(self.pairs)):
+            values[n] = edge.norm * math.exp(min(0.5 * float(x[edge.head] - x[edge.tail]), 300.0))
+            slopes[n] = 0.5 * values[n]
+        return rows, columns, values, slopes
 
     def exact(self, x: Array) -> tuple[float, Array]:
         """The rate of the N x N test at log s = x, and its gradient."""
@@ -142,6 +155,12 @@ class Scales:
             gradient[edge.head] -= pull
             gradient[edge.tail] += pull
         return 0.5 * float(values[0]), gradient
+
+    def size(self, head: int, tail: int, matrix: Array | None, x: Array) -> float:
+        """Norm of a linear coupling between scaled modules."""
+        if matrix is None:
+            return 0.0
+        return self._norms[head, tail] * math.exp(min(0.5 * float(x[head] - x[tail]), 300.0))
 
     def rate(self, x: Array, *, exact: bool) -> float:
         """The rate of either test at log s = x."""
@@ -169,14 +188,9 @@ class Scales:
         return max(found, key=lambda entry: entry[0])
 
 
-def _pair(up: Array | None, down: Array | None, half: float) -> tuple[float, float]:
+def _pair(up: Array, down: Array, half: float) -> tuple[float, float]:
     """norm(e^h Lhat_ij + e^-h Lhat_ji^T) and its derivative by log(s_i / s_j), h = log(s_i / s_j) / 2."""
-    grow, fall = math.exp(min(half, 300.0)), math.exp(min(-half, 300.0))
-    first = None if up is None else grow * up
-    second = None if down is None else fall * down.T
-    if first is None or second is None:
-        size = float(np.linalg.norm(first if first is not None else second, 2))  # type: ignore[arg-type]
-        return size, 0.5 * size if first is not None else -0.5 * size
+    first, second = math.exp(min(half, 300.0)) * up, math.exp(min(-half, 300.0)) * down.T
     left, values, right = np.linalg.svd(first + second)
     return float(values[0]), 0.5 * float(left[:, 0] @ (first - second) @ right[0])
 
@@ -304,11 +318,12 @@ def _assembled(
     scale = np.exp(x - exponent * math.log(4.0))
     pairs, sigma = [], []
     if not exact:
-        for (i, j), (up, down) in scales.pairs.items():
+        sizes = scales.entries(x)[2]
+        for size, ((i, j), (up, down)) in zip(sizes, scales.pairs.items(), strict=False):
             # relative to 2^(e_i + e_j), and a little above: the verifier wants room
-            size = _pair(up, down, 0.5 * (x[i] - x[j]))[0] * math.sqrt(scale[i] * scale[j])
-            whole = _size(up, x[i] - x[j]) + _size(down, x[j] - x[i])
-            sigma.append(size * (1.0 + 1e-9) + 1e-12 * whole * math.sqrt(scale[i] * scale[j]) + 1e-290)
+            unit = math.sqrt(scale[i] * scale[j])
+            whole = scales.size(i, j, up, x) + scales.size(j, i, down, x)
+            sigma.append(size * unit * (1.0 + 1e-9) + 1e-12 * whole * unit + 1e-290)
             pairs += [i, j]
     vector = np.ones(scales.count) if exact else _positive(scales, x, scale, exponent, pairs, sigma, level)
     if vector is None:
@@ -336,11 +351,6 @@ def _with_factor(proof: FlowProof, step: float) -> FlowProof | None:
     square = float(euler_factor_squared(proof.level, proof.lipschitz, step)) if proof.lipschitz > 0.0 else 1.0
     factor = math.sqrt(max(square, 0.0)) * (1.0 + 1e-15) + 1e-300
     return replace(proof, factor=factor) if factor < 1.0 else None
-
-
-def _size(matrix: Array | None, gap: float) -> float:
-    """Norm of a whitened coupling between scaled modules."""
-    return 0.0 if matrix is None else float(np.linalg.norm(matrix, 2)) * math.exp(min(0.5 * gap, 300.0))
 
 
 def _lipschitz(x: Array, edges: Sequence[Edge], children: Sequence[Interface], norms: Array) -> float:
