@@ -290,13 +290,13 @@ def _slopes(scales: Scales, x: Array, edges: Sequence[Edge]) -> Array:
     found, sizes = np.zeros(len(edges)), {}
     for n, edge in enumerate(edges):
         sizes[n] = edge.norm * math.exp(min(0.5 * (x[edge.head] - x[edge.tail]), 300.0))
+    members: dict[tuple[int, int], list[int]] = {}
+    for n, edge in enumerate(edges):
+        if edge.matrix is not None:
+            members.setdefault((min(edge.head, edge.tail), max(edge.head, edge.tail)), []).append(n)
     for pair, slope in zip(scales.pairs, per_pair, strict=False):
-        members = [
-            n for n, edge in enumerate(edges)
-            if edge.matrix is not None and {edge.head, edge.tail} == set(pair)
-        ]  # fmt: skip
-        whole = sum(sizes[n] for n in members)
-        for n in members:
+        whole = sum(sizes[n] for n in members[pair])
+        for n in members[pair]:
             found[n] = slope * sizes[n] / whole if whole > 0.0 else 0.0
     inside = [n for n, edge in enumerate(edges) if edge.matrix is None]
     for n, slope in zip(inside, per_pair[len(scales.pairs) :], strict=True):
