@@ -64,7 +64,7 @@ class Problem:
         given = self.system.tensors["W"].value
         if isinstance(given, SparseMatrix):
             assert isinstance(weights, SparseMatrix)
-            return float(np.linalg.norm(weights.data - given.data))
+            return _length(weights.data - given.data)
         assert isinstance(weights, np.ndarray)
         return self._measure(weights - given)
 
@@ -72,12 +72,10 @@ class Problem:
     def size(self) -> float:
         """The same norm of the given weights."""
         given = self.system.tensors["W"].value
-        return float(np.linalg.norm(given.data)) if isinstance(given, SparseMatrix) else self._measure(given)
+        return _length(given.data) if isinstance(given, SparseMatrix) else self._measure(given)
 
     def _measure(self, difference: Array) -> float:
-        if self.weighting is None:
-            return float(np.linalg.norm(difference))
-        return math.sqrt(max(float(np.sum((difference @ self.weighting) * difference)), 0.0))
+        return _length(difference, self.weighting)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +235,20 @@ def _typed(rate: object, expected: str) -> float:
     if not number or not math.isfinite(float(rate)):  # type: ignore[arg-type]
         raise InputError("rate", repr(rate), expected, "wrong-type")
     return float(rate)  # type: ignore[arg-type]
+
+
+def _length(values: Array, weighting: Array | None = None) -> float:
+    """The norm, also where squares would overflow or underflow: taken in units of a power of two, which is exact."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if not 0.0 < largest < math.inf:
+        return largest
+    exponent = int(np.frexp(largest)[1])
+    unit = np.ldexp(values, -exponent)
+    if weighting is None:
+        length = float(np.linalg.norm(unit))
+    else:
+        length = math.sqrt(max(float(np.sum((unit @ weighting) * unit)), 0.0))
+    return float(np.ldexp(length, exponent))
 
 
 def check_weighting(given: object, size: int) -> Array | None:

@@ -14,6 +14,8 @@ from certes.systems import Matrix, SparseMatrix, System
 Array = NDArray[np.float64]
 Pattern = NDArray[np.bool_]
 
+#: The smallest normal number.
+_SMALLEST = float(np.finfo(np.float64).tiny)
 #: Singular values below this, relative to the largest, are rounding.
 _RANK_TOLERANCE = 1e-5
 
@@ -97,6 +99,11 @@ class Structure:
         return self.movable is not None or self.rank is not None
 
     @property
+    def _dense(self) -> Array:
+        assert isinstance(self.weights, np.ndarray)
+        return self.weights
+
+    @property
     def holds(self) -> bool:
         """Whether the given weights keep it: a rank is met up to rounding."""
         if self.rank is None:
@@ -130,7 +137,10 @@ class Structure:
         few bits that all their products and sums fit into the dtype. The second factor is fitted to the rounded first.
         """
         if self.rank is None:
-            return rounded(weights, dtype)
+            found = rounded(weights, dtype)
+            found = np.where(np.abs(found) < _SMALLEST, 0.0 * found, found)  # the verifier refuses subnormal numbers
+            # what may not move is copied: arithmetic would lose the sign of a zero
+            return found if self.movable is None else np.where(self.movable, found, self._dense)
         left, values, right = np.linalg.svd(weights)
         left, right = left[:, : self.rank], values[: self.rank, None] * right[: self.rank]
         digits = round(-np.log2(ROUNDOFF[dtype]))  # a sum of r products of a and b bits takes a + b + log2 r bits

@@ -137,7 +137,7 @@ class Search:
         if self._convex(len(m)):
             solved = admm.nearest(self.problem, self.frame, self.goal.functional, q)
             if solved is not None:
-                self.fixed = float(np.linalg.norm(solved - self.given))
+                self.fixed = self.problem.distance(solved)
                 second = self._inside(conic.scaled(self.frame.matrix(solved), q), q, None)
                 if second is not None:
                     yield second
