@@ -322,3 +322,17 @@ def test_the_time_limit_ends_in_an_answer() -> None:
     assert answer.verdict in ("contracting", "undecided")
     if answer.verdict == "undecided":
         assert answer.reason in ("deadline", "margin")
+
+
+def test_a_changed_module_recomposes_its_ancestors_only() -> None:
+    random = np.random.default_rng(14)
+    groups = {f"g{k}": Assembly(some(random, 3)) for k in range(4)}
+    before = compose(groups, {}, refute=False, mode="interface")
+    assert set(before.recomposed) == {"", "g0", "g1", "g2", "g3"}
+    inner = dict(groups["g2"].modules)
+    inner["m1"] = network(random, inner["m1"].size)
+    groups["g2"] = Assembly(inner)
+    after = compose(groups, {}, known=before, refute=False, mode="interface")
+    assert after.proved == ("g2/m1",)
+    assert set(after.recomposed) == {"", "g2"}
+    check(after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -107,6 +108,7 @@ class Composition:
         limiting: the module whose rate is the smallest (factor the largest).
         refutation: the answer about the whole as one system, if it is refuted.
         proved: paths of the networks whose interfaces were proven anew.
+        recomposed: paths of the assemblies that were composed anew; ``""`` is the whole.
         reason, detail: the cause of an ``undecided``, in words what was proven otherwise.
     """
 
@@ -125,9 +127,11 @@ class Composition:
     limiting: str | None = None
     refutation: Result | None = None
     proved: tuple[str, ...] = ()
+    recomposed: tuple[str, ...] = ()
     reason: str | None = None
     detail: str = ""
     known: Mapping[str, Offered] = field(default_factory=dict, repr=False)
+    nodes: Mapping[str, Composed] = field(default_factory=dict, repr=False)
 
     def what_if(
         self,
@@ -166,6 +170,7 @@ class Composition:
             "limiting": self.limiting,
             "edges": [vars(edge) for edge in self.edges],
             "proved": list(self.proved),
+            "recomposed": list(self.recomposed),
             "reason": self.reason,
             "detail": self.detail,
             "refutation": None if self.refutation is None else self.refutation.to_json(),
@@ -248,7 +253,9 @@ class _Search:
     ) -> None:
         self.assembly, self.mode, self.refuting, self.monitor = assembly, mode, refute, monitor
         self.known: dict[str, Offered] = {} if known is None else dict(known.known)
+        self.nodes: dict[str, Composed] = {} if known is None else dict(known.nodes)
         self.proved: list[str] = []
+        self.recomposed: list[str] = []
         self.quick = sum(1 for _ in assembly.leaves()) > MANY
         self.modes: dict[str, float | None] = {}
         self.exact: FlowProof | None = None
@@ -260,6 +267,7 @@ class _Search:
         if isinstance(children, Refused):
             return self._undecided(children.reason, children.detail, {})
         root = self._node(self.assembly, children, top=True)
+        self.recomposed.append("")
         best = self._modes(root, children)
         if best is None:
             return self._undecided("margin", "the modules are certified, their interconnection is not", children)
@@ -274,7 +282,7 @@ class _Search:
                 inner = self._children(module, path + SEPARATOR)
                 if isinstance(inner, Refused):
                     return inner
-                node = self._node(module, inner, top=False)
+                node = self._inner(path, module, inner)
                 if node is None:
                     return Refused("margin", f"{path}: its modules are certified, their interconnection is not")
                 found[name] = node
@@ -296,6 +304,17 @@ class _Search:
             self.known[key] = offered
             self.proved.append(path)
         return self.known[key]
+
+    def _inner(self, path: str, assembly: Assembly, children: Mapping[str, Composed]) -> Composed | None:
+        """An assembly inside, each once: its key is everything that its proof depends on."""
+        key = _key(assembly, children)
+        if key not in self.nodes:
+            node = self._node(assembly, children, top=False)
+            if node is None:
+                return None
+            self.nodes[key] = node
+            self.recomposed.append(path)
+        return self.nodes[key]
 
     def _node(self, assembly: Assembly, children: Mapping[str, Composed], *, top: bool) -> Composed | None:
         """The interface test of one assembly."""
@@ -417,8 +436,10 @@ class _Search:
             module_levels={name: child.interface.level for name, child in children.items()},
             limiting=self._limiting(children),
             proved=tuple(self.proved),
+            recomposed=tuple(self.recomposed),
             detail=f"{unit} {level:.6g}, proven by {mode}; {numbers}",
             known=self.known,
+            nodes=self.nodes,
         )
 
     def _limiting(self, children: Mapping[str, Composed]) -> str | None:
@@ -449,6 +470,7 @@ class _Search:
             reason=reason if refutation is None else None,
             detail=detail if refutation is None else refutation.detail,
             known=self.known,
+            nodes=self.nodes,
         )
         if self.monitor.why is not None and refutation is None:
             return replace(answer, reason=self.monitor.why)
@@ -471,6 +493,20 @@ def largest_step(rate: float, lipschitz: float) -> tuple[float, float] | None:
     step = 2.0 * rate / lipschitz**2 * (1.0 - _STEP_ROOM)
     factor = math.sqrt(max(float(euler_factor_squared(rate, lipschitz, step)), 0.0)) * (1.0 + 1e-15)
     return (step, factor) if factor < 1.0 else None
+
+
+def _key(assembly: Assembly, children: Mapping[str, Composed]) -> str:
+    """Digest of the couplings and of what the modules offer: equal keys, equal composition."""
+    digest = hashlib.sha256(repr((assembly.step, list(assembly.modules))).encode())
+    for child in children.values():
+        for name, array in child.proof.to_arrays().items():
+            digest.update(name.encode() + array.tobytes())
+        if not child.children:  # couplings inside phi look at the network itself
+            digest.update(identity(child.module).encode() if isinstance(child.module, System) else b"")
+    for edge in assembly.couplings:
+        shas = [subject.sha256 for subject in edge.weights.subjects]
+        digest.update(repr((edge.to, edge.source, edge.inside, shas)).encode())
+    return digest.hexdigest()
 
 
 def _leaves_of(node: Composed) -> list[Composed]:
