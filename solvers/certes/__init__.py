@@ -12,6 +12,7 @@ Importing Certes loads numpy and nothing heavier; solvers and file formats load 
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import certes.verify  # noqa: F401  (made callable below)
 from certes._version import __version__
+from certes.assemblies import Assembly, Coupling
 from certes.certify import certify
 from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError
 from certes.projection import Keep, Projection, project
@@ -30,6 +32,9 @@ from certes.verify.report import Check, Report
 
 if TYPE_CHECKING:
     from certes.certificate.document import Certificate
+    from certes.composition.compose import Composition, Inside, compose
+    from certes.composition.feedback import feedback
+    from certes.projection.interconnection import project_interconnection
     from certes.verify.contraction import verify_contraction as _verify_contraction
     from certes.verify.instability import verify_instability as _verify_instability
     from certes.weights import WeightFile
@@ -77,22 +82,35 @@ else:
     verify.__class__ = _Verify
 
 
-def __getattr__(name: str) -> object:
-    if name == "Certificate":
-        from certes.certificate.document import Certificate
+#: Names that load scipy or a file format, and therefore load when they are used.
+_LATER = {
+    "Certificate": "certes.certificate.document",
+    "Composition": "certes.composition.compose",
+    "Inside": "certes.composition.compose",
+    "compose": "certes.composition.compose",
+    "feedback": "certes.composition.feedback",
+    "project_interconnection": "certes.projection.interconnection",
+}
 
-        return Certificate
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'certes' has no attribute {name!r}")
 
 
 __all__ = [
+    "Assembly",
     "Attempt",
     "CertesError",
     "Certificate",
     "Check",
     "Claims",
+    "Composition",
+    "Coupling",
     "HopfieldNetwork",
     "InputError",
+    "Inside",
     "InstabilityWitness",
     "Keep",
     "LureSystem",
@@ -106,6 +124,9 @@ __all__ = [
     "UnsupportedCell",
     "__version__",
     "certify",
+    "compose",
+    "feedback",
     "project",
+    "project_interconnection",
     "verify",
 ]
