@@ -88,7 +88,7 @@ def test_what_torch_writes(options: dict[str, Any], cell: str) -> None:
         else:
             assert isinstance(found, UnsupportedCell)
             assert found.cell == cell
-            assert "assemblies" in found.detail
+            assert "composed" in found.detail
 
 
 def test_torch_network_runs_as_we_read_it() -> None:

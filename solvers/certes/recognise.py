@@ -68,7 +68,9 @@ def recognise(weights: WeightFile) -> Recognition:
         cell = _classify(weights, prefixes[0])
         if isinstance(cell, UnsupportedCell):
             kind: Any = cell.cell
-            return Recognition(kind, None, cell.detail, candidates)
+            layered = kind in ("stacked-rnn", "bidirectional-rnn")
+            spec = {"form": "torch-rnn", "tensors": {"W": prefixes[0] + _HH}} if layered else None
+            return Recognition(kind, spec, cell.detail, candidates)
         if isinstance(cell, TorchCell):
             detail = f"torch.nn.RNN with {cell.size} states; add its activation: tanh (torch's default) or relu"
             return Recognition("torch-rnn", {"form": "torch-rnn", "tensors": {"W": cell.recurrent}}, detail, candidates)
@@ -161,7 +163,7 @@ def _classify(weights: WeightFile, prefix: str) -> TorchCell | UnsupportedCell |
     if kind != "torch-rnn":
         return _gated(kind, f"a torch.nn.{kind.upper()} with {shape[1]} states")
     if prefix + "weight_hh_l0_reverse" in weights.tensors:
-        return _composed("bidirectional-rnn", "a bidirectional torch.nn.RNN: two networks, each in its own time")
+        return _composed("bidirectional-rnn", "a bidirectional torch.nn.RNN: networks that run each in its own time")
     if prefix + "weight_hh_l1" in weights.tensors:
         return _composed("stacked-rnn", "a stacked torch.nn.RNN: a hierarchy of networks")
     return TorchCell(prefix, shape[1])
@@ -173,5 +175,7 @@ def _gated(cell: str, what: str) -> UnsupportedCell:
 
 
 def _composed(cell: str, what: str) -> UnsupportedCell:
-    later = "it comes with assemblies, which are not in this version"
-    return UnsupportedCell(cell, f"{what}; {later}; each layer alone can be certified as form rate with step 1")
+    how = (
+        "it is certified layer by layer and composed: certes certify --form torch-rnn, certes.composition.torch_layers"
+    )
+    return UnsupportedCell(cell, f"{what}; {how}")
