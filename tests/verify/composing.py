@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -120,7 +120,7 @@ def leaf(rng: np.random.Generator, size: int, continuous: bool) -> System:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """A module with its proof, and the proofs below it."""
+    """A module with its proof, and the proofs below it, which are read as proofs of the modules of the assembly."""
 
     module: Module
     proof: InterfaceProof | FlowProof | MapProof
@@ -131,8 +131,8 @@ class Made:
         if isinstance(self.module, System):
             return verify_interface(self.module, self.proof)
         below = []
-        for child in self.children:
-            report, interface = child.verified()
+        for module, child in zip(self.module.modules.values(), self.children, strict=True):
+            report, interface = _known(child if child.module is module else replace(child, module=module))
             if interface is None:
                 return report, None
             below.append(interface)
@@ -153,6 +153,11 @@ class Made:
                 for a, e, b, f in zip(p.right, p.right_exponent, p.left, p.left_exponent, strict=True)
             ]
         return block_diagonal([s * part for s, part in zip(scales, parts, strict=True)])
+
+
+@functools.lru_cache(maxsize=4096)
+def _known(made: Made) -> tuple[Report, Interface | None]:
+    return made.verified()
 
 
 def upper_root(square: Fraction) -> float:
@@ -283,7 +288,7 @@ class Seen:
 
     @classmethod
     def of(cls, assembly: Assembly, children: Sequence[Made]) -> Seen | None:
-        found = [child.verified()[1] for child in children]
+        found = [_known(child)[1] for child in children]
         if any(interface is None for interface in found):
             return None
         levels = np.array([x.level for x in found])
@@ -458,3 +463,47 @@ def random_children(rng: np.random.Generator, continuous: bool, most: int = 6) -
         if sum(made.module.size for made in drawn) + one.module.size <= most:
             drawn.append(one)
     return {f"m{k}": one for k, one in enumerate(drawn)}
+
+
+def nested(rng: np.random.Generator, continuous: bool, most: int) -> Made | None:
+    """A verified assembly of leaves, as a child for another one; one of maps may be an Euler step of a flow."""
+    stepped = not continuous and rng.random() < 0.5
+    children = random_children(rng, continuous or stepped, most)
+    if len(children) < 2:
+        return None
+    edges = couple(rng, children, 0.1, 0.7)
+    seen = Seen.of(Assembly({name: made.module for name, made in children.items()}, edges), list(children.values()))
+    assert seen is not None
+    if continuous or stepped:
+        proof = best_flow(rng, seen)
+        if stepped and proof.level > 0.0:
+            step = float(rng.uniform(0.2, 1.5)) * proof.level / proof.lipschitz**2
+            seen = replace(seen, assembly=replace(seen.assembly, step=step))
+            proof = flow_proof(seen, proof.scale, proof.exponent, level=proof.level)
+        found = Made(seen.assembly, proof, seen.children)
+    else:
+        found = Made(seen.assembly, map_proof(seen), seen.children)
+    return found if found.verified()[1] is not None else None
+
+
+def best_flow(rng: np.random.Generator, seen: Seen, **options: Any) -> FlowProof:
+    """The best of a few scales, in which powers of four are split off at random."""
+    k = len(seen.children)
+    proofs = []
+    for spread in (0.0, 0.0, 1.0, 2.0, 4.0):
+        s = 2.0 ** (spread * rng.standard_normal(k))
+        exponent = rng.integers(-3, 4, k)
+        proofs.append(flow_proof(seen, s / 4.0**exponent, exponent, **options))
+    return max(proofs, key=lambda proof: proof.level)
+
+
+def assembled(rng: np.random.Generator, continuous: bool) -> Seen | None:
+    """A random assembly of leaves and, now and then, of assemblies, with at most 6 states and 8 nonlinearities."""
+    children = random_children(rng, continuous)
+    if rng.random() < 0.4 and (inner := nested(rng, continuous, 3)) is not None:
+        room = 6 - inner.module.size
+        children = {"nest": inner} | {k: m for k, m in children.items() if m.module.size <= room // 2}
+    if len(children) < 2 or sum(len(x.slope.lower) for m in children.values() for x in leaves(m.module)) > 8:
+        return None
+    edges = couple(rng, children, 10.0 ** rng.uniform(-2.0, 0.3), rng.choice([0.4, 0.8, 1.0]))
+    return Seen.of(Assembly({name: made.module for name, made in children.items()}, edges), list(children.values()))
