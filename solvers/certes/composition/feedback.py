@@ -105,8 +105,9 @@ def metrics_of(modules: Mapping[str, object]) -> dict[str, Metric]:
     """The metrics of modules, of their states, from whatever knows which one it is.
 
     Args:
-        modules: name -> a :class:`Metric`, a :class:`certes.projection.modules.Module` or another module that has the
-            metric of its state as ``.metric``, a verified interface, an ``InterfaceProof`` or a ``LureProof``.
+        modules: name -> a :class:`Metric`, a module of a composition, a :class:`certes.projection.modules.Module` or
+            another module that has the metric of its state as ``.metric``, a verified interface, an ``InterfaceProof``
+            or a ``LureProof``.
 
     Raises:
         InputError: naming the module: a bare matrix, a proof without a metric, or an interface of a map, for which
@@ -117,7 +118,7 @@ def metrics_of(modules: Mapping[str, object]) -> dict[str, Metric]:
 
 def feedback(
     blocks: Mapping[Pair, Any],
-    metrics: Mapping[str, Metric],
+    modules: Mapping[str, object],
     *,
     dtype: Literal["float32", "float64"] = "float64",
 ) -> dict[Pair, NDArray[Any]]:
@@ -131,18 +132,25 @@ def feedback(
 
     Args:
         blocks: free blocks B: (to, from) -> shape (n_to, n_from); an absent one is 0, so one direction will do.
-        metrics: name -> metric of the module's state, see :func:`metrics_of`.
+        modules: name -> a module of a composition (``composition.root.children``), a :class:`Metric` of its state, or
+            whatever else :func:`metrics_of` takes.
         dtype: of the couplings.
 
     Returns:
         (to, from) -> L, both directions of every pair that was given, read-only; to be passed to ``compose``.
 
     Raises:
-        InputError: naming ``blocks.TO.FROM`` or ``metrics.NAME``; an inverse metric, or no :class:`Metric`, is refused.
+        InputError: naming ``blocks.TO.FROM``, ``modules.NAME`` or ``metrics.NAME``; an inverse metric, or a bare
+            matrix, is refused.
     """
     if dtype not in ("float32", "float64"):
         raise InputError("dtype", repr(dtype), "float32 or float64", "wrong-dtype")
-    matrices = _matrices(metrics)
+    matrices = _matrices(
+        {
+            name: module if isinstance(module, Metric) else _metric_of(f"modules.{name}", module)
+            for name, module in modules.items()
+        }
+    )
     free = _free(blocks, matrices)
     found: dict[Pair, NDArray[Any]] = {}
     for to, source in free:
@@ -182,8 +190,9 @@ def _metric_of(field: str, module: object) -> Metric:
         return module.in_state()
     if isinstance(module, LureProof | InterfaceProof):
         return Metric.of_proof(module).in_state()
-    if isinstance(module, Interface):
-        return _metric_of_interface(field, module)
+    interface = getattr(module, "interface", module)  # a module of a composition has one
+    if isinstance(interface, Interface):
+        return _metric_of_interface(field, interface)
     if isinstance(module, np.ndarray | list | tuple) or hasattr(module, "__array__"):
         expected = "a module, a proof, or Metric(matrix, of='state')"
         raise InputError(field, "a bare matrix, which may be a metric or its inverse", expected, "bare-metric")
