@@ -134,7 +134,8 @@ def _run(
             )
         classifier = Classifier.of(weights, network, Roles.of(weights, network, **names), activation)
         progress("reading the data")
-        found = mend(classifier, read_data(data), name=target.name, progress=progress, **settings)
+        given_data = read_data(data)
+        found = mend(classifier, given_data, name=target.name, original=file.read_bytes, progress=progress, **settings)
         certificate = found.result.certificate if found.data is not None else None
         if certificate is not None and private_key is not None:
             certificate = certificate.sign(private_key)

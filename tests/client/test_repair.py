@@ -179,3 +179,18 @@ def test_the_verb_is_light() -> None:
     assert repairing.repair.__doc__ is not None
     before = "import sys, atexit; atexit.register(lambda: print('torch' in sys.modules))"
     assert process("--help", before=before).out.rstrip().endswith("False")
+
+
+def test_a_network_that_passes_keeps_every_byte_of_its_file(capsys: Capture, tmp_path: Path, data: Path) -> None:
+    """Also those of a header that Certes would write otherwise; and the certificate names the new file."""
+    net = tmp_path / "net.safetensors"
+    held = write_weights(net, arrays(gain=0.3), {"note": "kept"}).read_bytes()
+    length = int.from_bytes(held[:8], "little")
+    header = held[8 : 8 + length].replace(b",", b", ") + b"  "
+    net.write_bytes(len(header).to_bytes(8, "little") + header + held[8 + length :])
+    done = run(capsys, net, data, "--json")
+    assert (done.code, done.json["unchanged"]) == (0, True)
+    assert Path(done.json["weights"]).read_bytes() == net.read_bytes()
+    path = done.json["result"]["certificate"]["path"]
+    assert inside(capsys, "verify", path, "--weights", done.json["weights"], "--json").code == 0
+    assert Certificate.read(path).statement.file_subject().name == "new.safetensors"  # type: ignore[union-attr]

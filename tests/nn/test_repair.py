@@ -41,7 +41,7 @@ def test_a_network_that_fails_passes_and_does_its_task() -> None:
     assert found.result.factor == found.factor == 1 - 0.01 * 0.5
     assert verified(found).valid
     assert found.accuracy is not None
-    assert found.accuracy > max(found.accuracy_before, 0.9)
+    assert found.accuracy > max(found.accuracy_before + 0.2, 0.85)
     assert found.distance is not None
     assert found.distance > 0
     # everything that no part plays is as it was, and what changed is what was said

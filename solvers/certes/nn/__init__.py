@@ -20,8 +20,9 @@ except ImportError as error:
 
 from certes.nn.data import DataSet, Sequences, read_data
 from certes.nn.networks import Classifier
+from certes.nn.outcome import Repair
 from certes.nn.parametrisations import Lure
-from certes.nn.repair import Repair, repair
+from certes.nn.repair import repair
 from certes.nn.roles import Roles
 
 __all__ = ["Classifier", "DataSet", "Lure", "Repair", "Roles", "Sequences", "read_data", "repair"]

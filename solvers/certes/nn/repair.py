@@ -11,10 +11,11 @@ measured on and choose nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from certes.errors import InputError
 from certes.nn.checkpoints import Checkpoint, Checkpoints
 from certes.nn.data import DataSet
 from certes.nn.networks import Classifier, Dynamics, Parameters
+from certes.nn.outcome import Repair, Stopped
 from certes.nn.parametrisations import Lure
 from certes.nn.readout import refit
 from certes.nn.training import Chosen, Settings, Trainer, taken
@@ -39,69 +41,11 @@ from certes.systems import HopfieldNetwork, RateNetwork, System
 from certes.weights import WeightFile, read_weights, rewritten
 
 Array = NDArray[np.float64]
-Stopped = Literal["not-needed", "epochs", "patience", "deadline", "cancelled", "diverged"]
 
 #: Share of the time limit that the projection may use.
 _PROJECTING = 0.4
 #: Weight of directions that no state showed, relative to the mean of the second moment.
 _UNSEEN = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Repair:
-    """A repaired network, and what it cost.
-
-    Attributes:
-        file: the new weight file (its :attr:`data` are the bytes to write); the given one where nothing was certified.
-        data: its bytes, or None where nothing was certified.
-        system: the recurrent part of ``file``.
-        weights: name -> values of every tensor that changed, rounded to the dtype of the file, as float64.
-        result: the answer about ``system``; ``contracting``, or ``undecided`` with the reason.
-        rate, factor: what was asked for, whichever fits.
-        accuracy_before: of the given network, on the test data, as all but ``validation_accuracy``.
-        accuracy_projected: with the recurrent weights projected, nothing else changed.
-        accuracy_refitted: with the readout refitted as well.
-        accuracy: of the weights of ``file``, rounded as they are.
-        validation_accuracy: of the chosen weights on the data that choose.
-        distance: of the projection, in the weighted norm.
-        epochs: of training that were run, over all runs of one checkpoint.
-        best_epoch: after which the chosen weights came; 0: training found nothing better than the refitted readout.
-        curve: one entry per epoch: ``epoch``, ``loss``, ``validation_accuracy``.
-        stopped: why training ended; ``not-needed``: the given network passes as it is and comes back bit for bit.
-    """
-
-    file: WeightFile
-    data: bytes | None
-    system: System
-    weights: Mapping[str, Array]
-    result: Result
-    rate: float | None
-    factor: float | None
-    accuracy_before: float
-    accuracy_projected: float | None = None
-    accuracy_refitted: float | None = None
-    accuracy: float | None = None
-    validation_accuracy: float | None = None
-    distance: float | None = None
-    epochs: int = 0
-    best_epoch: int = 0
-    curve: tuple[Mapping[str, float], ...] = ()
-    stopped: Stopped = "not-needed"
-
-    @property
-    def unchanged(self) -> bool:
-        """The given network passes as it is."""
-        return self.data is not None and not self.weights
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values under the Python names, without the weights; the result as :meth:`Result.to_json`."""
-        names = (
-            "rate", "factor", "accuracy_before", "accuracy_projected", "accuracy_refitted", "accuracy",
-            "validation_accuracy", "distance", "epochs", "best_epoch", "stopped", "unchanged",
-        )  # fmt: skip
-        plain = {name: getattr(self, name) for name in names}
-        plain |= {"changed": list(self.weights), "curve": [dict(entry) for entry in self.curve]}
-        return plain | {"result": self.result.to_json()}
 
 
 def repair(
@@ -117,6 +61,7 @@ def repair(
     seconds: float | None = None,
     checkpoint: Path | str | None = None,
     name: str | None = None,
+    original: Callable[[], bytes] | None = None,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -137,6 +82,8 @@ def repair(
         checkpoint: a folder that holds the state after each epoch. A run with the folder of one that was interrupted
             goes on from there and ends with the same bits (on a CPU). A state of another question is refused.
         name: name of the new file, for its certificate; None: that of the given one.
+        original: gives the bytes of the given file; asked only if it passes as it is: then they are the new file's.
+            None: that file is written anew, with the same tensors and possibly another header.
         device: where torch computes (``"cpu"``, ``"cuda:0"``).
         progress: called with a short line of text now and then.
         cancelled: asked now and then whether to stop; the best weights by then are the answer.
@@ -153,10 +100,11 @@ def repair(
         raise InputError("seconds", repr(seconds), "a positive number of seconds, or None", "not-positive")
     data.check(network.features, network.classes)
     number = number_to_reach(network.system, rate)
-    work = _Work(network, data, number, settings, _device(device), Monitor(seconds, cancelled, progress))
+    files = _Files(name or network.file.name, original)
+    work = _Work(network, data, number, settings, _device(device), Monitor(seconds, cancelled, progress), files)
     question = _question(network, data, number, settings, device)
     with one_blas_thread():
-        return work.run(None if checkpoint is None else Checkpoints(checkpoint, question), name)
+        return work.run(None if checkpoint is None else Checkpoints(checkpoint, question))
 
 
 def _question(network: Classifier, data: DataSet, number: float, settings: Settings, device: str) -> dict[str, Any]:
@@ -185,6 +133,31 @@ def _device(name: str) -> torch.device:
             "device", f"{name!r} ({reason})", "cpu, or a device that torch has here", "no-device"
         ) from error
     return device
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The new file's name, and where the given one's bytes come from."""
+
+    name: str
+    original: Callable[[], bytes] | None
+
+    def given(self, file: WeightFile) -> bytes:
+        """The given file.
+
+        Raises:
+            InputError: it is no longer what it was.
+        """
+        if self.original is None:
+            return rewritten(file, {})
+        try:
+            data = self.original()
+        except OSError as error:
+            raise InputError("weights", str(error), "a file that does not change", "file-changed") from error
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            given = "other bytes than at first reading"
+            raise InputError("weights", given, "a file that does not change", "file-changed")
+        return data
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,16 +209,18 @@ class _Work:
         settings: Settings,
         device: torch.device,
         monitor: Monitor,
+        files: _Files,
     ) -> None:
         assert isinstance(network.system, (RateNetwork, HopfieldNetwork))
         self.network, self.data, self.number, self.settings, self.monitor = network, data, number, settings, monitor
         self.system: RateNetwork | HopfieldNetwork = network.system
+        self.files = files
         self.given = network.parameters()
         self.dynamics: Dynamics = network.dynamics(device)
         self.lure = Lure(network.system, number)
         self.train, self.choice = data.parts(settings.seed)
 
-    def run(self, checkpoints: Checkpoints | None, name: str | None) -> Repair:
+    def run(self, checkpoints: Checkpoints | None) -> Repair:
         """All stages."""
         state = None if checkpoints is None else checkpoints.load()
         start = self._start() if state is None else _Start.restored(state, self.given)
@@ -257,7 +232,7 @@ class _Work:
         elif checkpoints is not None:
             checkpoints.save(_state(start, trainer))
         stopped = self._train(start, trainer, checkpoints)
-        return self._finish(start, trainer, stopped, name)
+        return self._finish(start, trainer, stopped)
 
     # stages 1 and 2
 
@@ -306,22 +281,15 @@ class _Work:
 
     def _as_it_is(self, before: float, result: Result) -> Repair:
         """The given file: it passes, or nothing was certified."""
-        file = self.network.file
-        if result.verdict != "contracting":
+        found = None
+        if result.verdict == "contracting":
+            found = self._certify(self.given, str(result.condition), _multipliers(result))
+        if found is None:
+            file = self.network.file
+            if result.verdict == "contracting":
+                result = Result("undecided", reason="margin", detail="the weights were not certified in their file")
             return Repair(file, None, self.system, {}, result, *self._asked(), accuracy_before=before)
-        return Repair(
-            file,
-            rewritten(file, {}),
-            self.system,
-            {},
-            result,
-            *self._asked(),
-            before,
-            before,
-            before,
-            before,
-            distance=0.0,
-        )
+        return Repair(*found, *self._asked(), before, before, before, before, distance=0.0)
 
     def _asked(self) -> tuple[float | None, float | None]:
         return (self.number, None) if self.system.continuous else (None, self.number)
@@ -358,7 +326,7 @@ class _Work:
 
     # the answer
 
-    def _finish(self, start: _Start, trainer: Trainer, stopped: Stopped, name: str | None) -> Repair:
+    def _finish(self, start: _Start, trainer: Trainer, stopped: Stopped) -> Repair:
         """Certify the chosen weights; where that fails, the refitted network."""
         self.monitor.say("rounding, verifying and certifying")
         refitted = Chosen(start.parameters, np.ones(self.system.size), start.choice, 0)
@@ -366,7 +334,7 @@ class _Work:
         if trainer.chosen is not None and trainer.chosen.accuracy > start.choice:
             chosen.insert(0, (trainer.chosen, self.lure.condition, trainer.chosen.multipliers))
         for best, condition, q in chosen:
-            found = self._certify(best.parameters, condition, q, name or self.network.file.name)
+            found = self._certify(best.parameters, condition, q)
             if found is not None:
                 file, data, system, weights, result = found
                 break
@@ -394,15 +362,15 @@ class _Work:
         )
 
     def _certify(
-        self, parameters: Parameters, condition: str, q: Array | None, name: str
+        self, parameters: Parameters, condition: str, q: Array | None
     ) -> tuple[WeightFile, bytes, System, dict[str, Array], Result] | None:
         """Round the weights, and certify the recurrent ones as they stand in the new file."""
         settled = settle(self.system, parameters.W, self.number, condition, q)
         if settled is None:
             return None
         weights = self.network.tensors(replace(parameters, W=settled.system.matrix("W")))
-        data = rewritten(self.network.file, weights)
-        file = read_weights(data, name=name)
+        data = self.files.given(self.network.file) if not weights else rewritten(self.network.file, weights)
+        file = read_weights(data, name=self.files.name)
         system = SystemSpec.of(self.system).system(file)
         assert isinstance(system, System)
         inquiry = certified(system, self.number, condition, q, Monitor())

@@ -28,8 +28,8 @@ Stop = Literal["deadline", "cancelled", "diverged"]
 
 #: Largest norm of a gradient, of the explicit weights and of (z, d) each.
 _CLIP = 1.0
-#: Learning rate of (z, d) over that of the other weights.
-_FREE = 2.0
+#: Learning rate of (z, d) over that of the other weights: multipliers far apart make W move much for small (z, d).
+_FREE = 0.3
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
