@@ -63,7 +63,10 @@ class Keep:
 
 
 def _mask(given: object, size: int) -> Pattern:
-    mask = np.asarray(given)
+    try:
+        mask = np.asarray(given)
+    except ValueError as error:  # rows of different lengths
+        raise InputError("keep.mask", "something that is no matrix", f"shape {(size, size)}", "wrong-shape") from error
     if mask.shape != (size, size):
         raise InputError("keep.mask", f"shape {mask.shape}", f"shape {(size, size)}", "wrong-shape")
     if mask.dtype != np.bool_ and not (mask.dtype.kind in "iuf" and bool(((mask == 0) | (mask == 1)).all())):
