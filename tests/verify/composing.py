@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -66,7 +67,9 @@ def _norms(n: int, m: int) -> tuple[Any, ...]:
 
 def _solve(problem: Any) -> bool:
     try:
-        problem.solve(solver="CLARABEL", **ACCURACY)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Solution may be inaccurate", category=UserWarning)
+            problem.solve(solver="CLARABEL", **ACCURACY)
     except cp.SolverError:
         return False
     return problem.status in ("optimal", "optimal_inaccurate")

@@ -431,12 +431,13 @@ def test_nothing_is_accepted_where_no_metric_exists() -> None:
 def test_feedback_in_the_metric_is_free_and_in_the_inverse_metric_is_not() -> None:
     """L_ij = B_ij - M_i^-1 B_ji^T M_j costs nothing; L = B - M B^T M^-1 (as published code has it) is refused."""
     rng = np.random.default_rng(8)
-    leaves = [made for made in composing.pool(True) if np.linalg.cond(made.metric()) > 2.0]
+    chains = [RateNetwork(np.array(W), "relu") for W in ([[0.0, 6.0], [0.0, 0.0]], [[0.2, 0.0], [5.0, 0.1]])]
+    proofs = [composing.interface_proof(chain, 0.2) for chain in chains]
+    pair = [Made(chain, proof) for chain, proof in zip(chains, proofs, strict=True) if proof is not None]
     broken = 0
     for _ in range(20):
-        pair = [leaves[k] for k in rng.choice(len(leaves), 2, replace=False)]
         M, N = (made.metric() for made in pair)
-        B = 20.0 * rng.standard_normal((len(M), len(N)))
+        B = 3.0 * rng.standard_normal((len(M), len(N)))
         right = (edge("a", "b", B), edge("b", "a", -np.linalg.solve(N, B.T @ M)))
         wrong = (edge("a", "b", B), edge("b", "a", -N @ B.T @ np.linalg.inv(M)))
         for edges, fine in ((right, True), (wrong, False)):
@@ -456,46 +457,50 @@ def test_feedback_in_the_metric_is_free_and_in_the_inverse_metric_is_not() -> No
     assert broken >= 5
 
 
-def test_the_unscaled_norm_of_the_couplings_breaks_the_step_and_the_scaled_one_never_does() -> None:
-    """K = max K_i + norm(Lhat) is false where s_i differ; with S^1/2 Lhat S^-1/2 it is true.
+def test_the_norm_of_the_couplings_has_to_be_scaled() -> None:
+    """K = max K_i + norm(Lhat) is false where the s_i differ; with S^1/2 Lhat S^-1/2 it is true.
 
-    Family: two leaves of the pool, couplings of random strength, the best of five random scales; the step is the
-    middle of (0, 2 c / K^2). The claim is broken if the true norm of I + h J is larger than the factor claimed.
+    Family: two leaves of the pool, a coupling that a random scale makes as strong as the rates allow. In 800 cases the
+    unscaled number is smaller than the norm of some Jacobian in some 250; the verifier refuses it in each. The step
+    h < 2 c / K^2 itself was not broken by it, here or by search: what is lost in K is paid by the rate.
     """
     rng = np.random.default_rng(9)
     leaves = composing.pool(True)
-    cases = broken = refusals = accepted = 0
+    zero = np.zeros(2, np.int64)
+    cases = broken = steps = 0
     while cases < 800:
         pair = [leaves[k] for k in rng.choice(len(leaves), 2, replace=False)]
-        names = {"a": pair[0].module, "b": pair[1].module}
-        sizes = pair[0].module.size, pair[1].module.size
-        up, down = 10.0 ** rng.uniform(-2.0, 1.5), 10.0 ** rng.uniform(-4.0, 0.0)
-        there, back = up * rng.standard_normal(sizes), down * rng.standard_normal(sizes[::-1])
-        edges = (edge("a", "b", there), edge("b", "a", back))
-        seen = Seen.of(Assembly(names, edges), pair)
+        root = 2.0 ** rng.uniform(1.0, 4.0)
+        L = rng.standard_normal((pair[0].module.size, pair[1].module.size))
+        assembly = Assembly({"a": pair[0].module, "b": pair[1].module}, (edge("a", "b", L),))
+        seen = Seen.of(assembly, pair)
         assert seen is not None
-        scale = 4.0 ** rng.integers(-4, 1) * np.array([1.0, 0.0]) + np.array([0.0, 1.0])
-        proof = composing.flow_proof(seen, scale, np.zeros(2, np.int64), below=1e-6)
-        if proof.level <= 0.0:
-            continue
+        norm = root * np.linalg.norm(seen.hat(assembly.couplings[0]), 2)
+        strength = rng.uniform(0.5, 1.9) * np.sqrt(seen.levels.prod()) / norm
+        seen = Seen.of(replace(assembly, couplings=(edge("a", "b", strength * L),)), pair)
+        assert seen is not None
+        proof = composing.flow_proof(seen, np.array([root * root, 1.0]), zero, below=1e-6)
         cases += 1
-        metric, J = Made(seen.assembly, proof, pair).metric(), composing.jacobians(seen.assembly)
-        hats = [np.linalg.norm(seen.hat(one), 2) for one in edges]
-        unscaled = float(seen.lipschitz.max() + max(hats))
-        for constant, scaled in ((unscaled, False), (proof.lipschitz, True)):
-            h = proof.level / constant**2
+        made = Made(seen.assembly, proof, pair)
+        metric, J = made.metric(), composing.jacobians(seen.assembly)
+        true = composing.true_norm(metric, J)
+        unscaled = float(seen.lipschitz.max() + np.linalg.norm(seen.hat(seen.assembly.couplings[0]), 2))
+        assert true <= proof.lipschitz
+        for constant in (unscaled, proof.lipschitz):
+            h = 1.98 * proof.level / constant**2
             claimed = np.sqrt(1.0 - 2.0 * h * proof.level + (h * constant) ** 2)
             breaks = composing.true_norm(metric, np.eye(len(metric)) + h * J) > claimed * (1 + 1e-9)
-            assert not (scaled and breaks)
-            broken += breaks
-        if composing.true_norm(metric, J) > unscaled * (1 + 1e-9) and refusals < 25:
-            assert Made(seen.assembly, replace(proof, lipschitz=unscaled), pair).verified()[1] is None
-            refusals += 1
-        elif accepted < 25:
-            accepted += Made(seen.assembly, proof, pair).verified()[1] is not None
-    print(f"\nthe unscaled constant breaks its step in {broken} of {cases} cases, the scaled one in none")
-    assert broken >= 80
-    assert refusals == accepted == 25
+            assert not (breaks and constant == proof.lipschitz)
+            steps += breaks
+        if true > unscaled * (1 + 1e-9):
+            broken += 1
+            assert replace(made, proof=replace(proof, lipschitz=unscaled)).verified()[1] is None
+            if broken % 10 == 0:
+                assert made.verified()[1] is not None
+    print(
+        f"\nthe unscaled constant is false in {broken} of {cases} cases and breaks {steps} steps; the scaled one none"
+    )
+    assert broken >= 150
 
 
 def test_strong_symmetric_excitation_is_not_accepted() -> None:
