@@ -60,11 +60,11 @@ $(VENV)/.bare: $(INPUTS)
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.bare
-	@echo "Installing certes with the extras service, sdp, exact ..."
-	@$(INSTALL) --editable '.[service,sdp,exact]'
+	@echo "Installing certes with the extras service, sdp, exact, train (torch: this can take some minutes) ..."
+	@$(INSTALL) --editable '.[service,sdp,exact,train]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	@echo "Installing what the tests need (torch among it: this can take some minutes) ..."
+	@echo "Installing what the tests need ..."
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@

@@ -437,3 +437,9 @@ def test_damaged_files_never_crash(data: Any) -> None:
     except CertesError:
         return
     assert set(safetensors.numpy.load(changed)) == set(file.tensors)
+
+
+def test_rewriting_can_replace_the_metadata() -> None:
+    file = read_weights(to_bytes({"W": np.eye(2)}, {"test_accuracy": "0.9", "made": "here"}))
+    assert read_weights(rewritten(file, {}, {"made": "here"})).metadata == {"made": "here"}
+    assert read_weights(rewritten(file, {})).metadata == dict(file.metadata)

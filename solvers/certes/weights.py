@@ -382,13 +382,14 @@ def to_bytes(arrays: Mapping[str, object], metadata: Mapping[str, str] | None = 
     return save(flat, metadata=None if metadata is None else dict(metadata))
 
 
-def rewritten(file: WeightFile, changed: Mapping[str, Array]) -> bytes:
-    """A weight file with other values in some of its tensors; all else, metadata included, byte for byte as it was.
+def rewritten(file: WeightFile, changed: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A weight file with other values in some of its tensors; all else byte for byte as it was.
 
     Args:
         file: the file.
         changed: name of a dense tensor (or ``NAME.data`` of a sparse one) -> values, shape as stored; they are rounded
             to the dtype in which the tensor is stored.
+        metadata: free text of the new header; None: that of the file.
 
     Raises:
         InputError: no such tensor, another shape, or values that are not finite in that dtype.
@@ -406,7 +407,7 @@ def rewritten(file: WeightFile, changed: Mapping[str, Array]) -> bytes:
         name: (entry.dtype, list(entry.shape), parts[name] if name in parts else entry.raw())
         for name, entry in file.tensors.items()
     }
-    return pack(whole, file.metadata)
+    return pack(whole, file.metadata if metadata is None else metadata)
 
 
 def pack(tensors: Mapping[str, tuple[str, list[int], bytes]], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -369,7 +369,9 @@ class _Work:
         if settled is None:
             return None
         weights = self.network.tensors(replace(parameters, W=settled.system.matrix("W")))
-        data = self.files.given(self.network.file) if not weights else rewritten(self.network.file, weights)
+        # an accuracy that the file states is that of the network it was
+        said = {key: text for key, text in self.network.file.metadata.items() if "accuracy" not in key}
+        data = self.files.given(self.network.file) if not weights else rewritten(self.network.file, weights, said)
         file = read_weights(data, name=self.files.name)
         system = SystemSpec.of(self.system).system(file)
         assert isinstance(system, System)
