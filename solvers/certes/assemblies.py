@@ -76,6 +76,9 @@ class Assembly:
     step: float | None = None
 
     def __post_init__(self) -> None:
+        # copies: what is certified must not change with the dictionary or list it was built from
+        object.__setattr__(self, "modules", dict(self.modules))
+        object.__setattr__(self, "couplings", tuple(self.couplings))
         if not self.modules:
             raise InputError("modules", "none", "at least one module", "missing-value")
         for name, module in self.modules.items():
@@ -104,6 +107,8 @@ class Assembly:
                 raise InputError(field, f"an unknown module {end!r}", f"one of {known}", "unknown-module")
         if edge.to == edge.source:
             raise InputError(field, "a coupling of a module to itself", "such weights inside the module", "conflict")
+        if not isinstance(edge.inside, bool):  # None and False would be two kinds of couplings that are not inside
+            raise InputError(field, f"inside = {edge.inside!r}", "True or False", "wrong-type")
         if (edge.to, edge.source, edge.inside) in seen:
             raise InputError(field, "two couplings of one kind between two modules", "one", "duplicate-key")
         seen.add((edge.to, edge.source, edge.inside))
