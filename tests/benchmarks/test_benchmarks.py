@@ -4,11 +4,25 @@ import json
 
 import numpy as np
 import pytest
+from certes.composition import whole
 from certes.conditions.reference import reduced
 from certes.engines import conic, frequency, scaling
+from certes.engines.monitor import Monitor
 from certes.verify.contraction import verify_contraction
 
-from benchmarks import __main__, alternative, child, growth, lure, measure, problems, report, sparse, stopwatch
+from benchmarks import (
+    __main__,
+    alternative,
+    assemblies,
+    child,
+    growth,
+    lure,
+    measure,
+    problems,
+    report,
+    sparse,
+    stopwatch,
+)
 
 
 @pytest.mark.parametrize("name", __main__.NAMES)
@@ -180,6 +194,40 @@ def test_alternative_answers_the_question_that_ours_answers(kind):
     assert (found.status, found.capped, found.name) == ("optimal", False, "SCS, eps_abs 0.0001")
     assert found.iterations > 0
     assert found.seconds > 0
+
+
+def test_the_alternative_to_an_assembly_answers_the_question_that_ours_answers():
+    assembly = assemblies._mixed(2, 4)
+    composed = assemblies._composed(assembly)
+    block = whole.prove(assembly, *assemblies._start(composed))
+    best = whole.monolithic(assembly, Monitor())
+    assert composed.rate <= block.proof.level <= best.proof.level * (1 + 1e-9)
+    form = reduced(whole.flattened(assembly))
+    ask = lambda level: alternative.Feasibility.general(form, level).solve("CLARABEL").status  # noqa: E731
+    assert ask(0.99 * best.proof.level) == "optimal"
+    assert ask(1.01 * best.proof.level) in ("infeasible", "infeasible_inaccurate")
+
+
+def test_couplings_of_an_assembly_are_as_strong_as_described():
+    norms = dict.fromkeys((f"m{k}" for k in range(25)), 0.0)
+    group = assemblies._group(32, 25, 0)
+    assert len(group.couplings) == 4 * 25
+    for edge in group.couplings:
+        norms[edge.to] += np.linalg.norm(edge.matrix, 2)
+        norms[edge.source] += np.linalg.norm(edge.matrix, 2)
+    assert np.mean(list(norms.values())) == pytest.approx(assemblies.STRENGTH, rel=0.1)
+    between = assemblies._between(32, 25, 3)
+    assert np.linalg.norm(between, 2) == pytest.approx(assemblies.STRENGTH / 10, rel=0.15)
+    touched = between.reshape(25, 32, 25, 32).any(axis=(1, 3))
+    assert touched.sum() == 10
+    assert touched.sum(axis=0).max() == touched.sum(axis=1).max() == 1
+
+
+def test_a_composition_that_proves_nothing_stops_the_benchmark():
+    modules = {name: assemblies.RateNetwork(problems.gaussian_weights(3), slope=(0.0, 1.0)) for name in "ab"}
+    strong = assemblies.build(modules, {("a", "b"): 9.0 * np.eye(3), ("b", "a"): 9.0 * np.eye(3)}, None)
+    with pytest.raises(AssertionError, match="interconnection"):
+        assemblies._composed(strong)
 
 
 def test_a_solver_that_ran_out_of_time_says_so():
