@@ -57,7 +57,10 @@ def certify(
 
 def verify(
     certificate: Annotated[Path, typer.Argument(metavar="CERT", help="The certificate, or a folder with one.")],
-    weights: Annotated[Path, typer.Option(metavar="FILE", help="The weights it is meant to be about.")],
+    weights: Annotated[
+        Path,
+        typer.Option(metavar="FILE|DIR", help="The weights it is meant to be about; for an assembly, also a folder."),
+    ],
     exact: Annotated[bool, typer.Option("--exact", help="Also audit in exact rational arithmetic.")] = False,
     key: Annotated[
         Path | None, typer.Option(metavar="PUB.pem", help="Ed25519 public key that must have signed.")

@@ -5,22 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from certes.certificate.assembly import is_assembly
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.errors import InputError
 from certes.verify.report import Report
 
-from certes_client import output, words
+from certes_client import output, verifying_assemblies, words
 
 VALID, INVALID = 0, 1
 
 
 def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool) -> int:
-    """Check a certificate; returns the exit code.
+    """Check a certificate, of a network or of an assembly; returns the exit code.
 
     Raises:
         InputError: a file that cannot be read. MissingExtraError: ``exact`` without its extra.
     """
+    if is_assembly(path):
+        return verifying_assemblies.run(path, weights, key, exact, as_json)
     with output.Progress("verify").running() as progress:
         progress("exact audit" if exact else "checking the obligations")
         certificate = _opened(path)

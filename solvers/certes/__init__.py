@@ -31,6 +31,8 @@ from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System, Uns
 from certes.verify.report import Check, Report
 
 if TYPE_CHECKING:
+    from certes.certificate.assembly import AssemblyBundle
+    from certes.certificate.assembly_weights import AssemblyWeights
     from certes.certificate.document import Certificate
     from certes.composition.compose import Composition, Inside, compose
     from certes.composition.feedback import feedback
@@ -49,17 +51,21 @@ class _Verify(ModuleType):
 
     def __call__(
         self,
-        certificate: Certificate | str | os.PathLike[str],
-        weights: str | os.PathLike[str] | bytes | WeightFile | System | Mapping[str, Any] | None,
+        certificate: Certificate | AssemblyBundle | str | os.PathLike[str],
+        weights: str | os.PathLike[str] | bytes | WeightFile | System | Mapping[str, Any] | AssemblyWeights | None,
         *,
         key: bytes | str | os.PathLike[str] | None = None,
         exact: bool = False,
     ) -> Report:
         """Check a whole certificate against weights, see :func:`certes.certificate.check.verify_certificate`.
 
+        That of an assembly is checked with everything in it, see
+        :func:`certes.certificate.assembly_check.verify_assembly`.
+
         Args:
             certificate: a certificate, or the path of its file.
-            weights: the weight file (path, bytes or read), a system, or arrays by role (``{"W": W}``).
+            weights: the weight file (path, bytes or read), a system, or arrays by role (``{"W": W}``); for an assembly
+                the assembly, a mapping by path, or weight files and folders.
             key: an Ed25519 public key (PEM bytes or path) that must have signed; None: signatures are not checked.
             exact: also audit in exact rational arithmetic (extra ``exact``).
 
@@ -67,12 +73,21 @@ class _Verify(ModuleType):
             A report; ``valid`` if and only if everything held.
 
         Raises:
-            InputError: a file or key that cannot be read.
+            InputError: a file or key that cannot be read; ``exact`` for an assembly.
             MissingExtraError: ``exact`` without its package.
         """
+        from certes.certificate.assembly import AssemblyBundle, is_assembly
+        from certes.certificate.assembly_check import verify_assembly
         from certes.certificate.check import verify_certificate
 
-        return verify_certificate(certificate, weights, key=key, exact=exact)
+        given: Any = weights
+        if isinstance(certificate, AssemblyBundle) or is_assembly(certificate):
+            if exact:
+                expected = "the certificate of one network (there is no exact audit of compositions)"
+                raise InputError("exact", "the certificate of an assembly", expected, "unsupported")
+            one: Any = certificate
+            return verify_assembly(one, given, key=key)
+        return verify_certificate(certificate, given, key=key, exact=exact)
 
 
 if TYPE_CHECKING:

@@ -260,6 +260,19 @@ def _check_weights(
     return system
 
 
+def identified(statement: Statement, weights: Weights | None) -> System:
+    """Obligations 6 and 7 alone: the stated system with the given weights.
+
+    Raises:
+        InputError: other weights or another system; the slug is the reason code.
+    """
+    try:
+        return _check_weights(_Progress([]), statement, _take(weights))
+    except _RefusedError as refusal:
+        given = f"what does not fit ({refusal.detail})"
+        raise InputError("weights", given, "what the certificate is about", refusal.reason) from refusal
+
+
 def _names(stated: Mapping[str, tuple[SubjectModel, ...]]) -> list[str]:
     return [subject.name for subjects in stated.values() for subject in subjects]
 

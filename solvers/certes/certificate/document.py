@@ -148,9 +148,9 @@ class Certificate:
         """Write both files, the proof first, each at once or not at all; returns the certificate's path."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / f"{self.statement.predicate.proof.sha256}{PROOF_SUFFIX}", self.proof)
+        write_whole(folder / f"{self.statement.predicate.proof.sha256}{PROOF_SUFFIX}", self.proof)
         target = folder / f"{self.digest}{CERTIFICATE_SUFFIX}"
-        _write_whole(target, self.document)
+        write_whole(target, self.document)
         return target
 
     @classmethod
@@ -272,7 +272,7 @@ def read_proof(statement: Statement, proof: bytes) -> ProofFile:
     """
     stated = statement.predicate.proof
     try:
-        arrays = _arrays(proof)
+        arrays = proof_arrays(proof)
         step, bound = _taken(arrays, _STEP), _taken(arrays, _BOUND)
         if stated.bound_kind is not None and stated.bound_kind not in _BOUNDS:
             raise InputError(
@@ -291,8 +291,12 @@ def read_proof(statement: Statement, proof: bytes) -> ProofFile:
         raise InputError(error.field, error.given, error.expected, slug) from error
 
 
-def _arrays(proof: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of a proof file; floats, exponents and bools only."""
+def proof_arrays(proof: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of a proof file; floats, exponents and bools only.
+
+    Raises:
+        InputError: another kind of array, or a file that is no safetensors file.
+    """
     file = read_weights(proof, _LIMITS, name="proof")
     arrays = {name: entry.array() for name, entry in file.tensors.items()}
     if wrong := [name for name, entry in file.tensors.items() if entry.dtype not in ("F64", "I64", "BOOL")]:
@@ -335,7 +339,16 @@ def find_proof(path: str | os.PathLike[str], statement: Statement) -> bytes | No
     Raises:
         TooLargeError: it is beyond the limit of weight files.
     """
-    target = _certificate_path(Path(path)).parent / f"{statement.predicate.proof.sha256}{PROOF_SUFFIX}"
+    return proof_beside(_certificate_path(Path(path)).parent, statement.predicate.proof.sha256)
+
+
+def proof_beside(folder: Path, sha256: str) -> bytes | None:
+    """The proof file of a digest in a folder, or None if there is none.
+
+    Raises:
+        TooLargeError: it is beyond the limit of weight files.
+    """
+    target = folder / f"{sha256}{PROOF_SUFFIX}"
     try:
         status = target.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -357,7 +370,7 @@ def _certificate_path(path: Path) -> Path:
     return found[0]
 
 
-def _write_whole(target: Path, data: bytes) -> None:
+def write_whole(target: Path, data: bytes) -> None:
     """Write under another name, then rename: nobody ever sees half a file."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
     try:

@@ -75,24 +75,26 @@ Text = Annotated[str, Field(max_length=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """Strict: no other entries, no other types."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class DigestSet(_Model):
+class DigestSet(Model):
     """Digests of a subject; sha256, lower-case hex."""
 
     sha256: Digest
 
 
-class Annotations(_Model):
+class Annotations(Model):
     """Element type (safetensors name) and shape of a tensor."""
 
     dtype: Annotated[str, Field(max_length=16)]
     shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)]
 
 
-class SubjectModel(_Model):
+class SubjectModel(Model):
     """A weight file (no annotations) or a tensor: ``FILE#TENSOR``, or the argument's name for arrays from memory."""
 
     name: Text
@@ -107,14 +109,14 @@ class SubjectModel(_Model):
         return stated == (subject.dtype, subject.shape, subject.sha256)
 
 
-class StepModel(_Model):
+class StepModel(Model):
     """Every Euler step 0 < h <= step contracts, with factor 1 - (h / step)(1 - factor)."""
 
     step: Finite
     factor: Finite
 
 
-class ClaimsModel(_Model):
+class ClaimsModel(Model):
     """The numbers claimed; null: not claimed. ``norm`` says which norm rate and factor speak of.
 
     ``rate_bound``, ``factor_bound`` (format 2): no certificate of the condition ``lure`` has such a rate or a larger
@@ -133,14 +135,14 @@ class ClaimsModel(_Model):
     factor_bound: Finite | None = None
 
 
-class ConditionModel(_Model):
+class ConditionModel(Model):
     """The theorem, by name and version."""
 
     name: Text
     version: int
 
 
-class ProofModel(_Model):
+class ProofModel(Model):
     """The file with the proof's arrays; ``bound_kind`` (format 2): what kind of proof the bound has; null: no bound."""
 
     kind: Text
@@ -149,14 +151,14 @@ class ProofModel(_Model):
     bound_kind: Text | None = None
 
 
-class Versions(_Model):
+class Versions(Model):
     """What made the certificate."""
 
     certes: Text
     numpy: Text
 
 
-class Predicate(_Model):
+class Predicate(Model):
     """What is said of the subjects."""
 
     format: int
@@ -169,7 +171,7 @@ class Predicate(_Model):
     versions: Versions
 
 
-class Statement(_Model):
+class Statement(Model):
     """An in-toto Statement v1."""
 
     type: Annotated[str, Field(alias="_type")]
@@ -203,23 +205,23 @@ class Statement(_Model):
         try:
             content = strictjson.parse(payload, "statement")
         except InputError as error:
-            raise _malformed(error.field, error.given) from error
-        _check_format(content)
+            raise malformed(error.field, error.given) from error
+        check_format(content, PREDICATE_TYPE, FORMATS)
         try:
             statement = cls.model_validate(content)
             written = statement.to_bytes()
         except ValidationError as error:
             first = input_error(error, "statement")
-            raise _malformed(first.field, first.given, first.expected) from None
+            raise malformed(first.field, first.given, first.expected) from None
         except (InputError, OverflowError) as error:
-            raise _malformed("statement", str(error)) from error
+            raise malformed("statement", str(error)) from error
         if written != payload:
-            raise _malformed("statement", "JSON that is not in canonical form")
+            raise malformed("statement", "JSON that is not in canonical form")
         if statement.predicate.format == 1 and statement.predicate.verdict == "undecided":
-            raise _malformed("statement.predicate.verdict", "'undecided' in format 1")
+            raise malformed("statement.predicate.verdict", "'undecided' in format 1")
         name = statement.predicate.system.activation
         if name is not None and activation(name).name != name:
-            raise _malformed("statement.predicate.system.activation", repr(name), repr(activation(name).name))
+            raise malformed("statement.predicate.system.activation", repr(name), repr(activation(name).name))
         statement.tensor_subjects()
         return statement
 
@@ -244,12 +246,12 @@ class Statement(_Model):
             if names[0] not in named:
                 names = [f"{prefix}{name}.{part}" for part in ("data", "indices", "indptr", "shape")]
             if not set(names) <= set(named):
-                raise _malformed("statement.subject", f"no tensor {name!r}, which the system names as {role}")
+                raise malformed("statement.subject", f"no tensor {name!r}, which the system names as {role}")
             found[role] = tuple(named[entry] for entry in names)
             used.update(names)
         bare = any(entry.annotations is None for entry in tensors)
         if bare or used != set(named) or len(named) != len(tensors) or self.predicate.system.form == "torch-rnn":
-            raise _malformed(
+            raise malformed(
                 "statement.subject", "subjects other than the file and the tensors of the system, each once"
             )
         return found
@@ -288,26 +290,31 @@ class Statement(_Model):
         )
 
 
-def _check_format(content: Any) -> None:
-    """Kind and version come first: a later format is ``unsupported-format``, not ``malformed``."""
+def check_format(content: Any, predicate_type: str, formats: tuple[int, ...]) -> None:
+    """Kind and version come first: a later format is ``unsupported-format``, not ``malformed``.
+
+    Raises:
+        InputError: with one of these slugs.
+    """
     if not isinstance(content, dict):
-        raise _malformed("statement", "something other than a JSON object")
+        raise malformed("statement", "something other than a JSON object")
     predicate = content.get("predicate")
     given: dict[str, Any] = {
         "_type": content.get("_type"),
         "predicateType": content.get("predicateType"),
         "predicate.format": predicate.get("format") if isinstance(predicate, dict) else None,
     }
-    known = {"_type": (STATEMENT_TYPE,), "predicateType": (PREDICATE_TYPE,), "predicate.format": FORMATS}
+    known = {"_type": (STATEMENT_TYPE,), "predicateType": (predicate_type,), "predicate.format": formats}
     for field, value in given.items():
         if value is None:
-            raise _malformed(field, "nothing")
+            raise malformed(field, "nothing")
         if value not in known[field]:
             expected = " or ".join(map(repr, known[field]))
             raise InputError(field, repr(value)[:200], expected, "unsupported-format")
 
 
-def _malformed(field: str, given: str, expected: str = "a statement as Certes writes it") -> InputError:
+def malformed(field: str, given: str, expected: str = "a statement as Certes writes it") -> InputError:
+    """The error of a statement that is none."""
     return InputError(field, given, expected, "malformed")
 
 
