@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,7 +18,7 @@ from certes.results import Result, scalars
 from certes.systems import System, UnsupportedCell
 from rich.text import Text
 
-from certes_client import output, words
+from certes_client import layering, output, words
 from certes_client.options import SystemOptions
 
 EXIT = {"contracting": 0, "not_contracting": 1, "undecided": 3}
@@ -51,7 +52,9 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
     private_key = None if key is None else _readable(key)
     with output.Progress("certify").running() as progress:
         progress(f"reading {question.file.name}")
-        _, _, system = question.system.read(question.file)
+        spec, weights, system = question.system.read(question.file)
+        if layering.is_layered(system):
+            return _layers(layering.Layers(question, spec, weights), out, private_key, as_json, progress)
         result = certify(
             system,
             question.condition,
@@ -72,6 +75,19 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
     else:
         _summary(question, system, result, certificate, path)
     return EXIT[result.verdict]
+
+
+def _layers(
+    layers: layering.Layers, out: Path, key: bytes | None, as_json: bool, progress: Callable[[str], None]
+) -> int:
+    """A network of several layers: composed, not certified as one system."""
+    layers.solve(progress)
+    layers.write(out, key)
+    if as_json:
+        output.print_json(layers.as_object())
+    else:
+        layers.summary()
+    return EXIT[layers.verdict]
 
 
 def _readable(key: Path) -> bytes:

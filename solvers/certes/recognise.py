@@ -175,7 +175,5 @@ def _gated(cell: str, what: str) -> UnsupportedCell:
 
 
 def _composed(cell: str, what: str) -> UnsupportedCell:
-    how = (
-        "it is certified layer by layer and composed: certes certify --form torch-rnn, certes.composition.torch_layers"
-    )
+    how = "its layers are composed: certes certify --form torch-rnn, or certes.composition.torch_layers"
     return UnsupportedCell(cell, f"{what}; {how}")

@@ -94,12 +94,14 @@ def of_spec(spec: SystemSpec, weights: WeightFile) -> list[tuple[str, Assembly]]
 def claim(assemblies: Sequence[tuple[str, Assembly]], mode: str | None) -> str:
     """What a factor of the assemblies says about torch's network, in words."""
     if len(assemblies) == 1:
+        if len(assemblies[0][1].modules) == 1:
+            return "the map that torch runs"
         shared = (
-            "the factor is that of the layers in a pipeline, layer k one step behind layer k-1: the same trajectories"
+            "proven for the layers in a pipeline, each one step behind the layer below: torch's trajectories, shifted"
         )
         if mode == "interface":
-            return f"{shared}; torch's own step of all layers at once has the same factor in a block-diagonal metric"
-        return f"{shared}, shifted; so torch's states approach each other at this factor, up to a constant"
+            return f"{shared}; torch's own step of all layers has the same factor, in a block-diagonal metric"
+        return f"{shared}; torch's own states approach each other at this factor, up to a constant"
     if {name for name, _ in assemblies} == {"forward", "reverse"}:
         return "two networks, each in its own time: each contracts at its own factor"
     return (
