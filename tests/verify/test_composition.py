@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -399,7 +400,9 @@ def vertex_margin(J: np.ndarray, rate: float) -> float:
     n = J.shape[-1]
     P, t = cp.Variable((n, n), symmetric=True), cp.Variable()
     limits = [-(P @ one) - (P @ one).T - 2.0 * rate * P >> t * np.eye(n) for one in J]
-    cp.Problem(cp.Maximize(t), [*limits, P >> 0, cp.trace(P) == n]).solve(solver="CLARABEL")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Solution may be inaccurate", category=UserWarning)
+        cp.Problem(cp.Maximize(t), [*limits, P >> 0, cp.trace(P) == n]).solve(solver="CLARABEL")
     return float(t.value)
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from certes.assemblies import Assembly, WholeProof
 from certes.systems import LureSystem, RateNetwork
+from certes.verify import whole
 from certes.verify.intervals import Box
 from certes.verify.reduction import dense
+from certes.verify.report import Check
 from certes.verify.whole import channels, normal_form, verify_whole
 
 from tests.verify import composing
@@ -105,9 +107,9 @@ def test_an_interface_rate_is_a_rate_of_the_whole() -> None:
         if any(isinstance(child.module, Assembly) and child.module.couplings for child in seen.children):
             continue
         found += 1
-        whole = composing.whole_proof(seen.assembly, proof.level)
-        assert whole is not None
-        assert verify_whole(seen.assembly, whole).valid
+        found_whole = composing.whole_proof(seen.assembly, proof.level)
+        assert found_whole is not None
+        assert verify_whole(seen.assembly, found_whole).valid
     assert found >= 8
 
 
@@ -178,3 +180,36 @@ def test_a_step_inside_comes_before_the_coupling() -> None:
     assert holds(outer, proof)
     assert list(channels(outer)) == ["in/l", "in/r", "r/l", "r/r"]
     assert channels(outer)["r/l"] == (slice(3, 5), slice(3, 5))
+
+
+ONE = np.ones((1, 1))
+PLAIN = RateNetwork(0.01 * ONE, "relu")
+
+
+@pytest.mark.parametrize(
+    ("assembly", "level"),
+    [
+        (Assembly({"a": LureSystem(ONE, 0.01 * ONE, 0.01 * ONE, (0.0, 1.0))}), 0.5),
+        (Assembly({"a": PLAIN}, step=0.1), 0.5),
+        (Assembly({"a": PLAIN}), 1.5),
+        (Assembly({"a": LureSystem(2.0 * ONE, 0.01 * ONE, 0.01 * ONE, (0.0, 1.0), discrete=True)}), 0.5),
+    ],
+)
+def test_a_negative_metric_makes_the_first_block_positive_and_is_refused(assembly: Assembly, level: float) -> None:
+    """x' = +x, a factor below abs(1 - h), a rate above 1, x+ = 2x: P > 0 is an obligation of its own."""
+    report = verify_whole(assembly, WholeProof(-ONE, np.ones(1), level))
+    assert report.failed is not None
+    assert report.failed.name == "metric-positive"
+    assert not verify_whole(assembly, WholeProof(ONE, np.ones(1), level)).valid
+
+
+def test_a_negative_metric_of_a_flow_passes_all_other_obligations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the obligation is for: without it, x' = +x would be contracting."""
+    assembly = Assembly({"a": LureSystem(ONE, 0.01 * ONE, 0.01 * ONE, (0.0, 1.0))})
+    asked = whole.definite_check
+    monkeypatch.setattr(
+        whole,
+        "definite_check",
+        lambda name, *rest: Check(name, True) if name == "metric-positive" else asked(name, *rest),
+    )
+    assert verify_whole(assembly, WholeProof(-ONE, np.ones(1), 0.5)).valid
