@@ -423,7 +423,7 @@ class _Step:
         report, interface = found
         if interface is None:
             at = "interface" if report.failed is None else report.failed.name
-            reason = "false-claim" if at == "lipschitz" else "obligation-failed"
+            reason = "false-claim" if at in _CLAIM_CHECKS else "obligation-failed"
             raise RefusedError(reason, at, f"{name}: {report.detail}")
         return interface
 
