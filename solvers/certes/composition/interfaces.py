@@ -25,7 +25,7 @@ from certes.engines.monitor import Monitor
 from certes.inquiry import Inquiry
 from certes.proofs import LureProof
 from certes.spec import SystemSpec
-from certes.systems import System
+from certes.systems import HopfieldNetwork, RateNetwork, System
 from certes.verify.interface import Interface, verify_interface
 from certes.verify.reduction import midpoint
 
@@ -33,6 +33,10 @@ Array = NDArray[np.float64]
 
 #: Share of the way from 0 (factor 1) to the best rate (factor) at which the metric is taken.
 SHARE = 0.98
+#: Condition of a metric that is of no use to couplings; what is then added to the weights (relative); shares of the
+#: level that are tried.
+_DEGENERATE = 1e8
+_ADDED, _SHARES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5), (SHARE, 0.9)
 #: Parts of the level that are given up in turn until the verifier accepts it.
 _BACK_OFFS = (1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 0.05)
 
@@ -127,7 +131,33 @@ def _best(system: System, monitor: Monitor) -> LureProof | Refused:
     second.attempt(by_name("lure"))
     proof = (second.proven or first.proven)[0].proof
     assert isinstance(proof, LureProof)
-    return proof
+    return _tamed(system, proof, level, monitor) or proof
+
+
+def _tamed(system: System, proof: LureProof, level: float, monitor: Monitor) -> LureProof | None:
+    """A proof with a usable metric where the multipliers ran away, as they do for reducible (triangular) weights.
+
+    They are taken from weights with a little of everything added, which are irreducible, and prove the network itself.
+    """
+    leak = UniformLeak.of(system)
+    if leak is None or not isinstance(system, RateNetwork | HopfieldNetwork):
+        return None
+    if np.linalg.cond(proof.metric) < _DEGENERATE:
+        return None
+    W = system.matrix("W")
+    for added in _ADDED:
+        if monitor.over:
+            return None
+        near = Inquiry(system.with_weights(W + added * np.abs(W).max()), Goal(None, cancelled=monitor.cancelled))
+        near.attempt(by_name("lure"))
+        for entry in near.proven[:1]:
+            assert isinstance(entry.proof, LureProof)
+            for share in _SHARES:
+                number = share * level if system.continuous else 1.0 - share * (1.0 - level)
+                found = leak.proof(entry.proof.multipliers, number)
+                if found is not None and np.linalg.cond(found.metric) < _DEGENERATE:
+                    return found
+    return None
 
 
 def _own(system: System, proof: LureProof) -> Iterator[tuple[Array, Array]]:
