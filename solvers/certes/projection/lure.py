@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.conditions.uniform import UniformLeak, tolerance
+from certes.conditions.uniform import UniformLeak
 from certes.engines import conic, scaling
 from certes.engines.families import Functional, Level, Norm
 from certes.projection import admm
@@ -28,7 +28,9 @@ Array = NDArray[np.float64]
 
 #: The level that is aimed at is harder than the one asked for by this, relative: room for rounding and verification.
 MARGIN = 2e-6
-#: States up to which the convex optimum for fixed multipliers is computed.
+#: Relative tolerance of the first multipliers: the descent moves them anyway.
+FIRST = 3e-4
+#: States up to which the convex optimum for the first multipliers is computed; it is a start if there is more than one.
 CONVEX = 60
 #: Spread of log q and relative size of Z of the random starts.
 _RANDOM = 0.3
@@ -97,7 +99,7 @@ class Search:
     def run(self) -> Proposal | Nothing:
         """Descend from every start, keep the nearest."""
         m = self.frame.matrix(np.where(self._silent_rows(), 0.0, self.given))
-        found = scaling.optimise(m, self.goal.family, tolerance=tolerance(len(m)), monitor=self.problem.monitor)
+        found = scaling.optimise(m, self.goal.family, tolerance=FIRST, monitor=self.problem.monitor)
         if not np.isfinite(found.level):
             return Nothing("solver", "no multipliers were found (entries too large or too far apart)")
         best: tuple[float, Array, Array] | None = None
@@ -138,6 +140,8 @@ class Search:
             solved = admm.nearest(self.problem, self.frame, self.goal.functional, q)
             if solved is not None:
                 self.fixed = self.problem.distance(solved)
+                if self.problem.starts == 1:
+                    return
                 second = self._inside(conic.scaled(self.frame.matrix(solved), q), q, None)
                 if second is not None:
                     yield second

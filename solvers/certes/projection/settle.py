@@ -30,6 +30,8 @@ _BACK_OFFS = (0.0, 1e-7, *(10.0 ** (k / 2) for k in range(-12, 0)), 0.5, 0.8, 0.
 _HALVINGS = 3
 #: Relative tolerance of the multipliers that are looked for anew where those at hand prove nothing.
 _TOLERANCE = 1e-6
+#: A first look, and how far (relative) it may be from the level for a second one to be worth its time.
+_ROUGH, _WITHIN = 1e-3, 5e-3
 #: Part of the way from which they are looked for.
 _SEARCHED = 1e-3
 
@@ -156,8 +158,13 @@ def _conditions(
     if not search:
         return
     level = leak.level(number)
-    found = scaling.optimise(leak.weights, leak.family, tolerance=_TOLERANCE, target=level, start=q, monitor=monitor)
-    yield Known(found.q)
+    for tolerance in (_ROUGH, _TOLERANCE):
+        found = scaling.optimise(leak.weights, leak.family, tolerance=tolerance, target=level, start=q, monitor=monitor)
+        q = found.q
+        yield Known(q)
+        best, wanted = leak.family.cost(found.level), leak.family.cost(level)
+        if not best - wanted <= _WITHIN * max(abs(best), abs(wanted)):
+            return  # the bundle is nearly done, and the level is out of reach
 
 
 class _Attempts:
