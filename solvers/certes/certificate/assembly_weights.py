@@ -39,6 +39,7 @@ class Sources:
         self._files: list[WeightFile] = []
         self._read: dict[str, WeightFile] = {}
         self._known: dict[str, System] = {}
+        self._edges: dict[str, dict[tuple[str, str, bool], Tensor]] = {}
         if isinstance(given, Mapping):
             for value in given.values():
                 if isinstance(value, _FILES):
@@ -179,12 +180,14 @@ class Sources:
 
     def _given_edge(self, prefix: str, edge: CouplingModel, name: str) -> Tensor:
         assert self._assembly is not None
-        node = _module(self._assembly, prefix.removesuffix(SEPARATOR))
-        if isinstance(node, Assembly):
-            for own in node.couplings:
-                if (own.to, own.source, own.inside) == (edge.to, edge.source, edge.inside):
-                    return own.weights
-        raise _wrong(name, "no such coupling", "wrong-system")
+        if prefix not in self._edges:
+            node = _module(self._assembly, prefix.removesuffix(SEPARATOR))
+            couplings = node.couplings if isinstance(node, Assembly) else ()
+            self._edges[prefix] = {(own.to, own.source, own.inside): own.weights for own in couplings}
+        found = self._edges[prefix].get((edge.to, edge.source, edge.inside))
+        if found is None:
+            raise _wrong(name, "no such coupling", "wrong-system")
+        return found
 
     def _edge_value(self, name: str, key: Any, subject: SubjectModel) -> Tensor:
         value = self._value(key)
