@@ -23,9 +23,9 @@ from certes.projection.factors import Parametrisation
 Array = NDArray[np.float64]
 
 #: Iterations of L-BFGS in one go, and at most.
-CHUNK, MOST = 100, 1500
+CHUNK, MOST = 50, 1500
 #: Pairs of steps and gradients that L-BFGS remembers.
-_MEMORY = 20
+_MEMORY = 10
 #: A chunk that lowers the distance by less than this, relative, is the last.
 ENOUGH = 2e-4
 #: Rounds of the augmented Lagrangian, iterations of each, and the relative violation that ends them.

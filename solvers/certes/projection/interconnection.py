@@ -7,8 +7,8 @@ c_i, and the block of the whole in the metric diag(s_i M_i) is the blocks of the
     2 diag(s_i (c_i - c) M_i) - (M L + L^T M),    M = diag(s_i M_i),
 
 so that the assembly keeps the rate c if this is positive (docs/theory.md section 12; L. Kozachkov, M. Ennis, J.-J.
-Slotine, NeurIPS 2022). For given metrics the nearest such L is a convex problem, :mod:`.coupling`; the scales s_i are 1,
-or those with which L fits best. What leaves is one :class:`LureSystem`, the whole, with its own verified proof.
+Slotine, NeurIPS 2022). For given metrics the nearest such L is a convex problem, :mod:`.coupling`; the scales s_i are
+1, or those with which L fits best. What leaves is one :class:`LureSystem`, the whole, with its own verified proof.
 """
 
 from __future__ import annotations

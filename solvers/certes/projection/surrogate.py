@@ -2,8 +2,9 @@
 
 Several time constants, and slopes that do not start at 0, have no exact parametrisation here. A similar network has
 one: one time constant, slopes [0, g_i] (or [-g_i, g_i]). Its nearest weights at a level t give a path from the given
-weights (large t) to 0 (t = 0); the largest t at which ``lure`` certifies *the network itself* is found by bisection, and
-from there the straight way back is walked as far as it is certified. The path is a heuristic, what is certified is not.
+weights (large t) to 0 (t = 0); the largest t at which ``lure`` certifies *the network itself* is found by bisection,
+and from there the straight way back is walked as far as it is certified. The path is a heuristic, what is certified is
+not.
 """
 
 from __future__ import annotations
