@@ -79,6 +79,21 @@ class Client:
         """
         return self._asked("/v1/projections", spec, weights, name)
 
+    def compose(
+        self, spec: Mapping[str, Any], weights: Path | bytes, name: str = "weights.safetensors"
+    ) -> dict[str, Any]:
+        """POST /v1/assemblies; the couplings' tensors are at :meth:`weights` of the certificate's digest.
+
+        Args:
+            spec: modules and couplings, as in a description file; no files in it.
+            weights: a safetensors file with every tensor, or its bytes.
+            name: the file's name, if bytes are given.
+
+        Raises:
+            ServiceError: the service refused. httpx.HTTPError: it could not be reached.
+        """
+        return self._asked("/v1/assemblies", spec, weights, name)
+
     def _asked(self, path: str, spec: Mapping[str, Any], weights: Path | bytes, name: str) -> dict[str, Any]:
         data, called = (weights.read_bytes(), weights.name) if isinstance(weights, Path) else (weights, name)
         files: dict[str, Any] = {
@@ -130,7 +145,7 @@ class Client:
         return self._content(self._http.get(f"/v1/certificates/{digest}/proof"))
 
     def weights(self, digest: str) -> bytes:
-        """GET /v1/certificates/DIGEST/weights: the weight file of a projection.
+        """GET /v1/certificates/DIGEST/weights: the weight file of a projection, or the couplings of an assembly.
 
         Raises:
             ServiceError: there is none.

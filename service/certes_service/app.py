@@ -9,16 +9,18 @@ from urllib.parse import quote
 
 from certes import strictjson
 from certes._version import __version__
+from certes.certificate.assembly import ASSEMBLY_SUFFIX, speaks_of_an_assembly
 from certes.certificate.document import CERTIFICATE_SUFFIX, PROOF_SUFFIX
 from certes.errors import InputError
 from certes.spec import SystemSpec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from certes_service import documentation, problems, projecting
+from certes_service import assemblies, documentation, problems, projecting
 from certes_service.intake import Body, as_file, as_flag, as_object, read_body, required, weights_from_json
 from certes_service.limits import BodyLimit
 from certes_service.schema import CertificateAnswer, Health, Options, ProjectionAnswer, VerificationAnswer, split
+from certes_service.schema_assembly import AssemblyAnswer
 from certes_service.settings import Settings
 from certes_service.store import Store, is_digest
 from certes_service.work import Desk, Question
@@ -49,6 +51,7 @@ def build(settings: Settings) -> FastAPI:
     problems.install(app)
     _certificates(app, desk)
     _projections(app, desk)
+    _assemblies(app, desk)
     _verifications(app, desk)
 
     @app.get("/healthz", response_model=Health, **documentation.HEALTH)
@@ -71,7 +74,7 @@ def _certificates(app: FastAPI, desk: Desk) -> None:
     async def certificate(digest: str) -> Response:
         """The certificate: an in-toto statement in a DSSE envelope."""
         content = await _stored(desk, digest, "envelope")
-        name = _file_name(digest + CERTIFICATE_SUFFIX)
+        name = _file_name(digest + (ASSEMBLY_SUFFIX if speaks_of_an_assembly(content) else CERTIFICATE_SUFFIX))
         return Response(content, media_type=ENVELOPE, headers=_immutable(digest) | name)
 
     @app.get("/v1/certificates/{digest}/proof", response_class=Response, **documentation.PROOF)
@@ -84,11 +87,11 @@ def _certificates(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/v1/certificates/{digest}/weights", response_class=Response, **documentation.WEIGHTS)
     async def weights(digest: str) -> Response:
-        """The weight file of a projection: the given one with the new weights in it."""
+        """The weight file of a projection: the given one with the new weights in it; of an assembly: its couplings."""
         await _stored(desk, digest, "envelope")
         found = await desk.weights(digest)
         if found is None:
-            expected = "the digest of a projection's certificate: no other weights are kept"
+            expected = "the digest of a projection's or an assembly's certificate: no other weights are kept"
             raise problems.Unknown("digest", "a certificate whose weights are not kept here", expected, "no-weights")
         content, name = found
         return Response(content, media_type=PROOF, headers=_immutable(f"{digest}-weights") | _file_name(name))
@@ -107,6 +110,21 @@ def _projections(app: FastAPI, desk: Desk) -> None:
         assert weights is not None
         name = body.names.get("weights", "weights.safetensors")
         return _json(await desk.answer(projecting.question(given, weights, name)))
+
+
+def _assemblies(app: FastAPI, desk: Desk) -> None:
+    @app.post("/v1/assemblies", response_model=AssemblyAnswer, **documentation.COMPOSE)
+    async def compose(request: Request) -> Response:
+        """Certify a network of networks from its modules; every module and every step gets a certificate.
+
+        ``undecided`` is an answer too (200, certificate null).
+        """
+        body = await read_body(request, desk.settings, {"spec", "weights", "tensors"}, {"spec"})
+        given = as_object(required(body, "spec", "the assembly as a JSON object"), "spec")
+        weights = _weights(body, needed=True)
+        assert weights is not None
+        name = body.names.get("weights", "weights.safetensors")
+        return _json(await desk.answer(assemblies.question(given, weights, name)))
 
 
 def _verifications(app: FastAPI, desk: Desk) -> None:

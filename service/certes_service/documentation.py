@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from certes_service.problems import MEDIA_TYPE
 from certes_service.samples import ANSWER, ENVELOPE_SAMPLE, PROOF_SAMPLE, REPORT, REQUEST, UNDECIDED
+from certes_service.samples_assembly import ASSEMBLY, ASSEMBLY_REQUEST
 from certes_service.samples_projection import INTERCONNECTION_REQUEST, PROJECTION, PROJECTION_REQUEST
 from certes_service.schema import (
     CertificateAnswer,
@@ -24,6 +25,7 @@ from certes_service.schema import (
     VerificationAnswer,
     VerificationRequest,
 )
+from certes_service.schema_assembly import AssemblyAnswer, AssemblyRequest, AssemblySpecification
 
 DESCRIPTION = (
     "Stability certificates for recurrent neural networks. Hand over weights; the answer is `contracting` with a "
@@ -133,6 +135,23 @@ PROJECT: dict[str, Any] = {
     },
 }
 
+COMPOSE: dict[str, Any] = {
+    "openapi_extra": _body(
+        "AssemblyRequest",
+        ASSEMBLY_REQUEST,
+        {"spec": _ref("AssemblySpecification"), "weights": _FILE},
+        ["spec", "weights"],
+        {"spec": {"contentType": "application/json"}, "weights": {"contentType": "application/octet-stream"}},
+    ),
+    "responses": {
+        200: {
+            "description": "The answer: contracting, not_contracting or undecided",
+            "content": {"application/json": {"example": ASSEMBLY}},
+        },
+        **_problems(400, 413, 415, 422, 501, 503),
+    },
+}
+
 VERIFY: dict[str, Any] = {
     "openapi_extra": _body(
         "VerificationRequest",
@@ -181,7 +200,7 @@ PROOF: dict[str, Any] = {
 WEIGHTS: dict[str, Any] = {
     "responses": {
         200: {
-            "description": "The weight file that a projection made",
+            "description": "The weight file that a projection made, or the couplings of an assembly",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         },
         **_problems(404, 503),
@@ -193,8 +212,9 @@ HEALTH: dict[str, Any] = {
 }
 
 _MODELS = (
-    CertificateAnswer, CertificateRequest, Health, InterconnectionSpecification, Problem, ProjectionAnswer,
-    ProjectionRequest, ProjectionSpecification, Specification, VerificationAnswer, VerificationRequest,
+    AssemblyAnswer, AssemblyRequest, AssemblySpecification, CertificateAnswer, CertificateRequest, Health,
+    InterconnectionSpecification, Problem, ProjectionAnswer, ProjectionRequest, ProjectionSpecification, Specification,
+    VerificationAnswer, VerificationRequest,
 )  # fmt: skip
 
 

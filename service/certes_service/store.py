@@ -49,10 +49,11 @@ def is_digest(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Stored:
-    """The two documents of one certificate, as bytes."""
+    """The two documents of one certificate, as bytes; of an assembly, also the digest of its couplings' tensors."""
 
     envelope: bytes
     proof: bytes
+    weights: str | None = None
 
 
 class Store:
@@ -74,13 +75,21 @@ class Store:
         except OSError as error:
             raise StorageError(f"the data directory {root} cannot be used: {error.strerror or error}") from error
 
-    def put_certificate(self, digest: str, envelope: bytes, proof: bytes) -> None:
+    def put_certificate(self, digest: str, envelope: bytes, proof: bytes, weights: str | None = None) -> None:
         """Keep a certificate under its digest. Writing the same one twice changes nothing.
+
+        Args:
+            digest: its name.
+            envelope: the document.
+            proof: the proof file.
+            weights: sha256 of a blob that belongs to it; None: the one that was named before, if any.
 
         Raises:
             StorageError: it could not be written completely; then nothing is visible under the digest.
         """
         record = {"envelope": self._put_blob(envelope), "proof": self._put_blob(proof)}
+        if (kept := weights or self._kept_weights(digest)) is not None:
+            record["weights"] = kept
         self._write(self._path("certificates", digest), _sealed(record))
 
     def certificate(self, digest: str) -> Stored | None:
@@ -93,8 +102,7 @@ class Store:
         if data is None:
             return None
         record = _unsealed(data, "certificate record")
-        stored = Stored(self._blob(record["envelope"]), self._blob(record["proof"]))
-        return stored
+        return Stored(self._blob(record["envelope"]), self._blob(record["proof"]), record.get("weights"))
 
     def put_blob(self, data: bytes) -> str:
         """Keep some bytes under their sha256; returns it.
@@ -134,6 +142,15 @@ class Store:
             StorageError: it cannot.
         """
         self._write(self.root / "incoming" / ".writable", b"")
+
+    def _kept_weights(self, digest: str) -> str | None:
+        """The blob that a stored certificate names; None if there is none, or the record did not survive."""
+        data = self._read(self._path("certificates", digest))
+        try:
+            found = None if data is None else _unsealed(data, "certificate record").get("weights")
+        except CorruptedError:
+            return None
+        return found if isinstance(found, str) else None
 
     def _put_blob(self, data: bytes) -> str:
         digest = sha256(data)

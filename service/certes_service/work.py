@@ -14,8 +14,15 @@ from typing import Any, Protocol, TypeVar
 
 from certes import strictjson
 from certes._version import __version__
+from certes.certificate.assembly import (
+    COUPLINGS_SUFFIX,
+    AssemblyBundle,
+    digest_of,
+    open_assembly,
+    speaks_of_an_assembly,
+)
 from certes.certificate.check import verify_certificate
-from certes.certificate.document import Certificate
+from certes.certificate.document import Certificate, open_document
 from certes.certificate.statement import Statement
 from certes.certify import certify
 from certes.errors import InputError, TooLargeError
@@ -42,12 +49,15 @@ class Solved:
     Attributes:
         answer: as JSON, without its certificate.
         certificate: unsigned; None if nothing was certified.
-        weights: a weight file that was made and that the certificate names; None if it names the given one.
+        weights: a weight file that was made and that the certificate names; None if it names the given one. Of an
+            assembly: the tensors of all couplings.
+        assembly: the certificates of an assembly, unsigned, instead of one certificate.
     """
 
     answer: dict[str, Any]
     certificate: Certificate | None
     weights: bytes | None = None
+    assembly: AssemblyBundle | None = None
 
 
 class Asked(Protocol):
@@ -188,6 +198,9 @@ class Desk:
 
         def find() -> tuple[bytes, str] | None:
             stored = self._intact(digest)
+            if stored is not None and speaks_of_an_assembly(stored.envelope):
+                made = None if stored.weights is None else self.store.blob(stored.weights)
+                return None if made is None else (made, f"{stored.weights}{COUPLINGS_SUFFIX}")
             subject = None if stored is None else _statement(stored).file_subject()
             data = None if subject is None else self.store.blob(subject.digest.sha256)
             return None if subject is None or data is None else (data, subject.name)
@@ -196,7 +209,7 @@ class Desk:
 
     def _intact(self, digest: str) -> Stored | None:
         stored = self.store.certificate(digest)
-        if stored is not None and Certificate.from_parts(stored.envelope, stored.proof).digest != digest:
+        if stored is not None and _digest(stored) != digest:
             raise CorruptedError(f"what is stored as {digest} is another certificate")
         return stored
 
@@ -206,8 +219,10 @@ class Desk:
             return None
         try:
             stored = self._intact(answer["certificate"]["digest"])
-            made = answer.get("weights")
+            made = answer.get("weights") or answer.get("couplings")
             if made is not None and self.store.blob(made["sha256"]) is None:
+                return None
+            if any(self._intact(entry["digest"]) is None for entry in answer["certificate"].get("documents", ())):
                 return None
         except CorruptedError as error:
             log.error("storage: %s; asking anew", error)
@@ -219,6 +234,8 @@ class Desk:
     def _solve(self, question: Asked, digest: str) -> dict[str, Any]:
         """Solve, keep what was found (what is named before what names it), answer."""
         solved = question.solve(self)
+        if solved.assembly is not None:
+            return self._keep_assembly(solved.answer, solved.assembly, solved.weights, digest)
         answer, certificate = solved.answer, solved.certificate
         if certificate is None:
             return answer | {"certificate": None, "cached": False}
@@ -228,14 +245,30 @@ class Desk:
         if solved.weights is not None:
             self.store.put_blob(solved.weights)
         self.store.put_certificate(certificate.digest, envelope, certificate.proof)
-        answer["certificate"] = {
-            "digest": certificate.digest,
-            "href": f"/v1/certificates/{certificate.digest}",
-            "proof": f"/v1/certificates/{certificate.digest}/proof",
-            "signed": certificate.signed,
-        }
+        answer["certificate"] = links(certificate.digest) | {"signed": certificate.signed}
         self.store.put_answer(digest, answer)
         return _with_envelope(answer, envelope) | {"cached": False}
+
+    def _keep_assembly(
+        self, answer: dict[str, Any], bundle: AssemblyBundle, couplings: bytes | None, digest: str
+    ) -> dict[str, Any]:
+        """Keep every document of an assembly, modules before what they are modules of, and answer."""
+        if self.settings.signing_key is not None:
+            bundle = bundle.sign(self.settings.signing_key, every=True)
+        made = None if couplings is None else self.store.put_blob(couplings)
+        for name, document in sorted(bundle.documents.items(), key=lambda entry: entry[0] == bundle.root):
+            proof = bundle.proofs[_proof_digest(document)]
+            self.store.put_certificate(name, document, proof, made if name == bundle.root else None)
+        documents = [
+            {"kind": "assembly" if speaks_of_an_assembly(document) else "network"} | links(name)
+            for name, document in bundle.documents.items()
+        ]
+        answer["couplings"] = None
+        if made is not None:
+            answer["couplings"] = {"href": f"/v1/certificates/{bundle.root}/weights", "sha256": made}
+        answer["certificate"] = links(bundle.root) | {"signed": bundle.signed, "documents": documents}
+        self.store.put_answer(digest, answer)
+        return _with_envelope(answer, bundle.documents[bundle.root]) | {"cached": False}
 
     def seconds(self, asked: float | None) -> float:
         """The time limit of one question."""
@@ -322,6 +355,27 @@ def report_json(report: Report, certificate: Certificate | None, exact: bool) ->
         "signed": None if certificate is None else certificate.signed,
         "exact": exact,
     }
+
+
+def links(digest: str) -> dict[str, str]:
+    """A certificate's digest, and where it and its proof are."""
+    return {"digest": digest, "href": f"/v1/certificates/{digest}", "proof": f"/v1/certificates/{digest}/proof"}
+
+
+def _digest(stored: Stored) -> str:
+    """The digest that a stored certificate has; that of an assembly is that of one composition step."""
+    if not speaks_of_an_assembly(stored.envelope):
+        return Certificate.from_parts(stored.envelope, stored.proof).digest
+    if hashlib.sha256(stored.proof).hexdigest() != _proof_digest(stored.envelope):
+        raise CorruptedError("what is stored as a proof is another one")
+    return digest_of(stored.envelope)
+
+
+def _proof_digest(document: bytes) -> str:
+    """The sha256 of the proof that a certificate names."""
+    if speaks_of_an_assembly(document):
+        return open_assembly(document)[1].predicate.proof.sha256
+    return open_document(document)[1].predicate.proof.sha256
 
 
 def _statement(stored: Stored) -> Statement:

@@ -10,8 +10,10 @@ import httpx
 import pytest
 import schemathesis
 from certes.certificate import Certificate, verify_certificate
+from certes.certificate.assembly import open_assembly
 from certes.certificate.document import open_document
 from certes_service import samples
+from certes_service.samples_assembly import ASSEMBLY, ASSEMBLY_REQUEST
 from certes_service.samples_projection import INTERCONNECTION_REQUEST, PROJECTION, PROJECTION_REQUEST
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
@@ -30,6 +32,7 @@ CALLS = {
     ("/v1/certificates/{digest}/proof", "get"),
     ("/v1/certificates/{digest}/weights", "get"),
     ("/v1/projections", "post"),
+    ("/v1/assemblies", "post"),
     ("/v1/verifications", "post"),
     ("/healthz", "get"),
 }
@@ -102,6 +105,22 @@ def test_interconnection_example(http: httpx.Client) -> None:
     answer = http.post("/v1/projections", json=INTERCONNECTION_REQUEST).json()
     assert (answer["verdict"], answer["rate"], answer["unchanged"]) == ("contracting", 0.2, False)
     assert {(block["to"], block["from"]) for block in answer["blocks"]} == {("hand", "eye"), ("eye", "hand")}
+
+
+def test_assembly_example_is_answered_as_shown(http: httpx.Client) -> None:
+    answer, shown = http.post("/v1/assemblies", json=ASSEMBLY_REQUEST).json(), ASSEMBLY
+    assert list(answer) == list(shown)
+    for name in ("verdict", "factor", "states", "limiting", "proved"):
+        assert answer[name] == shown[name], name
+    for name in ("rate", "lipschitz"):
+        assert answer[name] == pytest.approx(shown[name], rel=1e-2), name
+    for name in ("modes", "modules", "couplings", "certificate", "largest_step"):
+        assert list(answer[name]) == list(shown[name]), name
+    document = json.dumps(shown["certificate"]["envelope"], sort_keys=True, separators=(",", ":")).encode()
+    statement = open_assembly(document)[1]
+    assert [module.certificate for module in statement.predicate.modules] == [
+        entry["digest"] for entry in shown["certificate"]["documents"][:2]
+    ]
 
 
 def test_undecided_example(http: httpx.Client) -> None:

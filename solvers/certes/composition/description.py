@@ -165,19 +165,27 @@ def read(path: str | os.PathLike[str], **options: Any) -> Described:
     return describe(plaintext.parse(data, "assembly"), Folder(target), "assembly", **options)
 
 
-def describe(given: Mapping[str, Any], sources: Sources, where: str = "assembly", **options: Any) -> Described:
+def describe(
+    given: Mapping[str, Any],
+    sources: Sources,
+    where: str = "assembly",
+    *,
+    check: Callable[[System, str], None] | None = None,
+    **options: Any,
+) -> Described:
     """What a description says, once it is read.
 
     Args:
         given: plain values.
         sources: where its files come from.
         where: what it is called in errors.
+        check: called with every network and its entry before anything is computed; raises what it objects to.
         options: as :func:`read`.
 
     Raises:
         InputError: naming the entry.
     """
-    builder = _Builder(options)
+    builder = _Builder(options, check)
     spec = AssemblySpec.parse(given, where)
     assembly = builder.assembly(spec, sources, where, ())
     return Described(assembly, spec.mode, builder.known, tuple(dict.fromkeys(builder.proved)))
@@ -186,8 +194,9 @@ def describe(given: Mapping[str, Any], sources: Sources, where: str = "assembly"
 class _Builder:
     """Puts assemblies together, and counts what they come to."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], check: Callable[[System, str], None] | None = None) -> None:
         self.options = options
+        self.check = check
         self.known: dict[str, Offered] = {}
         self.proved: list[str] = []
         self.modules = self.couplings = 0
@@ -204,7 +213,10 @@ class _Builder:
             raise TooLargeError(where, f"more than {MAX_COUPLINGS} couplings", MAX_COUPLINGS, "couplings")
         modules: dict[str, System | Assembly] = {}
         for name, given in spec.modules.items():
-            modules[name] = self._module(given, spec, sources, f"{where}.modules.{name[:80]}", (*path, name))
+            module = self._module(given, spec, sources, f"{where}.modules.{name[:80]}", (*path, name))
+            if self.check is not None and not isinstance(module, Assembly):
+                self.check(module, f"{where}.modules.{name[:80]}")
+            modules[name] = module
         level = _Level(spec, sources, where, modules, lambda names: self._metrics(modules, names, where, path))
         couplings = level.couplings()
         try:
