@@ -83,8 +83,15 @@ def whitened(assembly: Assembly, children: Sequence[Interface]) -> list[Edge]:
             found.append(_inside(coupling, system, whitening, head, tail))
         else:
             matrix = whitening.right(tail, whitening.left(head, coupling.matrix))
-            found.append(Edge(head, tail, matrix, float(np.linalg.norm(matrix, 2))))
+            found.append(Edge(head, tail, matrix, _norm(matrix)))
     return found
+
+
+def _norm(matrix: Array) -> float:
+    """Spectral norm; rows and columns of zeros, of which couplings of large assemblies mostly consist, are left out."""
+    used = matrix != 0.0
+    part = matrix[used.any(axis=1)][:, used.any(axis=0)]
+    return float(np.linalg.norm(part, 2)) if part.size else 0.0
 
 
 def _inside(coupling: Coupling, system: System, whitening: Whitening, head: int, tail: int) -> Edge:
