@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,7 +40,9 @@ _FLATTEST, _TALLEST = 0.62, 1.05
 
 
 @dataclass(frozen=True)
-class _Palette:
+class Palette:
+    """Colours of a theme: the page, what is written, what stands back, and three that mean something."""
+
     paper: str
     ink: str
     faint: str
@@ -49,9 +51,9 @@ class _Palette:
     norm: str
 
 
-_PALETTES: dict[str, _Palette] = {
-    "light": _Palette("#ffffff", "#1a1a1a", "#b9b9b9", "#0072b2", "#d55e00", "#009e73"),
-    "dark": _Palette("#0d1117", "#e6e6e6", "#4d545d", "#56b4e9", "#e69f00", "#2fbf94"),
+_PALETTES: dict[str, Palette] = {
+    "light": Palette("#ffffff", "#1a1a1a", "#b9b9b9", "#0072b2", "#d55e00", "#009e73"),
+    "dark": Palette("#0d1117", "#e6e6e6", "#4d545d", "#56b4e9", "#e69f00", "#2fbf94"),
 }
 _STYLE: dict[str, Any] = {
     "font.family": "STIXGeneral",
@@ -87,7 +89,15 @@ def draw(picture: Picture, path: str | os.PathLike[str], theme: Theme = "light")
         MissingExtraError: matplotlib is not installed (extra ``figures``).
     """
     target = Path(path)
-    data = render(picture, suffix(target), theme)
+    write(target, render(picture, suffix(target), theme))
+
+
+def write(target: Path, data: bytes) -> None:
+    """Write an image.
+
+    Raises:
+        InputError: a file that cannot be written.
+    """
     try:
         target.write_bytes(data)
     except OSError as error:
@@ -120,6 +130,15 @@ def render(picture: Picture, kind: Literal["svg", "png"], theme: Theme = "light"
     Raises:
         InputError: an unknown theme. MissingExtraError: matplotlib is not installed (extra ``figures``).
     """
+    return saved(lambda palette: _compose(picture, palette), picture.caption, kind, theme)
+
+
+def saved(compose: Callable[[Palette], Figure], caption: str, kind: Literal["svg", "png"], theme: Theme) -> bytes:
+    """The bytes of the figure that ``compose`` makes of a theme's colours, in the style of all figures.
+
+    Raises:
+        InputError: an unknown theme. MissingExtraError: matplotlib is not installed (extra ``figures``).
+    """
     if theme not in _PALETTES:
         raise InputError("theme", repr(theme), "light or dark", "unknown-value")
     require()
@@ -135,18 +154,18 @@ def render(picture: Picture, kind: Literal["svg", "png"], theme: Theme = "light"
         ink |= {"xtick.color": palette.ink, "ytick.color": palette.ink}
         parameters: Any = matplotlib.rcParams
         parameters.update({**_STYLE, **ink})
-        figure = _compose(picture, palette)
+        figure = compose(palette)
         if kind == "svg":
-            about = {"Creator": "certes", "Date": None, "Description": picture.caption}
+            about = {"Creator": "certes", "Date": None, "Description": caption}
             vector: Any = FigureCanvasSVG(figure)
             vector.print_svg(stream, metadata=about)
         else:
             raster: Any = FigureCanvasAgg(figure)
-            raster.print_png(stream, metadata={"Software": "certes", "Description": picture.caption})
+            raster.print_png(stream, metadata={"Software": "certes", "Description": caption})
     return stream.getvalue()
 
 
-def _compose(picture: Picture, palette: _Palette) -> Figure:
+def _compose(picture: Picture, palette: Palette) -> Figure:
     if isinstance(picture, FieldPicture):
         return _draw_field(picture, palette)
     if isinstance(picture, FrequencyPicture):
@@ -154,7 +173,7 @@ def _compose(picture: Picture, palette: _Palette) -> Figure:
     return _draw_spectrum(picture, palette)
 
 
-def _canvas(ratio: float, entries: int, columns: int, palette: _Palette) -> tuple[Figure, Axes]:
+def _canvas(ratio: float, entries: int, columns: int, palette: Palette) -> tuple[Figure, Axes]:
     """A figure whose plot is ``ratio`` times as high as wide, with room for a legend below."""
     from matplotlib.figure import Figure
 
@@ -195,7 +214,7 @@ def _window(points: Points, margin: float = 0.08) -> tuple[float, float, float, 
     return middle - width / 2, middle + width / 2, centre - height / 2, centre + height / 2, ratio
 
 
-def _plane(axes: Axes, window: tuple[float, ...], palette: _Palette) -> None:
+def _plane(axes: Axes, window: tuple[float, ...], palette: Palette) -> None:
     """A piece of the complex plane with unit aspect and its two axes."""
     from matplotlib.ticker import MaxNLocator
 
@@ -215,14 +234,14 @@ def _dot_size(points: Points) -> float:
     return float(np.clip(32.0 / np.sqrt(len(points)), 1.2, 2.8))
 
 
-def _dots(axes: Axes, points: Points, label: str, palette: _Palette) -> None:
+def _dots(axes: Axes, points: Points, label: str, palette: Palette) -> None:
     size = _dot_size(points)
     axes.plot(
         points.real, points.imag, "o", markersize=size, color=palette.ink, markeredgewidth=0, label=label, zorder=4
     )
 
 
-def _draw_field(picture: FieldPicture, palette: _Palette) -> Figure:
+def _draw_field(picture: FieldPicture, palette: Palette) -> Figure:
     conic, polygon = picture.conic, picture.outline.polygon
     window = _field_window(picture)
     reach = 10.0 * float(np.max(np.abs(window[:4])))
@@ -308,7 +327,7 @@ def _tangents(picture: FieldPicture, window: tuple[float, ...]) -> list[Points]:
     return lines
 
 
-def _draw_spectrum(picture: SpectrumPicture, palette: _Palette) -> Figure:
+def _draw_spectrum(picture: SpectrumPicture, palette: Palette) -> Figure:
     both = np.concatenate([picture.eigenvalues, picture.steepest, [0.0]])
     if not picture.continuous:
         both = np.concatenate([both, [1, -1, 1j, -1j]])
@@ -339,7 +358,7 @@ def _draw_spectrum(picture: SpectrumPicture, palette: _Palette) -> Figure:
     return figure
 
 
-def _draw_frequency(picture: FrequencyPicture, palette: _Palette) -> Figure:
+def _draw_frequency(picture: FrequencyPicture, palette: Palette) -> Figure:
     from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullLocator
 
     figure, axes = _canvas(_FLATTEST, 2, 1, palette)

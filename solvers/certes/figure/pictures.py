@@ -241,11 +241,11 @@ def _field(system: System, claims: Claims, conic: Conic, scaled: _Scaled, origin
 def _level(claims: Claims) -> str:
     """The certified number, rounded so that it says no more than the certificate."""
     if claims.rate is not None:
-        return f"rate {_rounded(claims.rate, up=False)}"
-    return f"factor {_rounded(claims.factor or 0.0, up=True)}"
+        return f"rate {rounded(claims.rate, up=False)}"
+    return f"factor {rounded(claims.factor or 0.0, up=True)}"
 
 
-def _rounded(value: float, *, up: bool) -> str:
+def rounded(value: float, *, up: bool) -> str:
     """Four significant digits, downwards (a rate) or upwards (a factor)."""
     text = f"{value:.4g}"
     if (float(text) < value) if up else (float(text) > value):
@@ -292,7 +292,7 @@ def _bound_words(claims: Claims) -> str:
     if claims.bound is None:
         return ""
     word = "rate above" if claims.rate is not None else "factor below"
-    return f" No Q > 0 gives a {word} {_rounded(claims.bound.level, up=claims.rate is not None)} (proven)."
+    return f" No Q > 0 gives a {word} {rounded(claims.bound.level, up=claims.rate is not None)} (proven)."
 
 
 def _contact_words(contacts: tuple[Contact, ...], conic: Conic, reach: float) -> str:
@@ -330,7 +330,7 @@ def _spectrum(system: System, witness: InstabilityWitness) -> SpectrumPicture:
     where = "where every slope is at its upper end " if steep else ""
     caption = (
         f"Eigenvalues of the Jacobian of a {_network(system)} at an equilibrium {where}(dots) against the {border}: "
-        f"one has a {size} above {_rounded(witness.growth, up=False)} (proven), {_so(system)}."
+        f"one has a {size} above {rounded(witness.growth, up=False)} (proven), {_so(system)}."
     )
     steepest = np.zeros(0, dtype=np.complex128)
     if not steep:
@@ -350,7 +350,7 @@ def _switching(system: System, witness: SwitchingWitness) -> SpectrumPicture:
     caption = (
         f"Eigenvalues of the derivative of a {_network(system)} over one period of a periodic input "
         f"({len(witness.durations)} modes, {unit} {witness.durations.sum():.4g}) against the unit circle: one has a "
-        f"modulus above {_rounded(witness.growth, up=False)} (proven), {_so(system)}."
+        f"modulus above {rounded(witness.growth, up=False)} (proven), {_so(system)}."
     )
     return SpectrumPicture(_eigenvalues(product), np.zeros(0, np.complex128), False, "over one period", caption)
 
