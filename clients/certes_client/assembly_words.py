@@ -61,6 +61,9 @@ def composition_lines(found: Composition) -> list[tuple[str, str]]:
     if found.largest_step is not None:
         step = claimed(found.largest_step[0], up=False)
         rows.append(("largest step", f"{step}: every Euler step of the whole up to this contracts"))
+    if found.whole_step is not None:
+        step = claimed(found.whole_step[0], up=False)
+        rows.append(("" if found.largest_step else "largest step", f"{step} as a whole: --step {step} certifies it"))
     if found.lipschitz is not None:
         rows.append(("Lipschitz", f"{claimed(found.lipschitz, up=True)}, in the metric of the whole"))
     return rows

@@ -100,7 +100,7 @@ else:
 #: Names that load scipy or a file format, and therefore load when they are used.
 _LATER = {
     "Certificate": "certes.certificate.document",
-    "Composition": "certes.composition.compose",
+    "Composition": "certes.composition.outcome",
     "Inside": "certes.composition.compose",
     "compose": "certes.composition.compose",
     "feedback": "certes.composition.feedback",

@@ -336,3 +336,22 @@ def test_a_changed_module_recomposes_its_ancestors_only() -> None:
     assert after.proved == ("g2/m1",)
     assert set(after.recomposed) == {"", "g2"}
     check(after)
+
+
+def test_the_step_of_the_whole_is_certified_when_it_is_asked_for() -> None:
+    random = np.random.default_rng(15)
+    modules = some(random, 3)
+    edges = loop(random, modules, 0.1)
+    answer = compose(modules, edges, refute=False)
+    assert answer.whole_step is not None
+    assert answer.largest_step is not None
+    step, factor = answer.whole_step
+    assert step > answer.largest_step[0]
+    assert 0.0 < factor < 1.0
+    asked = compose(modules, edges, step=step, mode="whole", known=answer, refute=False)
+    assert asked.verdict == "contracting"
+    check_whole = asked.whole
+    assert check_whole is not None
+    assert verify_whole(asked.assembly, check_whole).valid
+    for J in jacobians(asked.assembly, random, 40):
+        assert np.abs(np.linalg.eigvals(J)).max() <= asked.factor + 1e-9  # type: ignore[operator]

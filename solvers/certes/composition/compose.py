@@ -5,31 +5,30 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.assemblies import SEPARATOR, Assembly, Coupling, FlowProof, InterfaceProof, MapProof, WholeProof
+from certes.assemblies import SEPARATOR, Assembly, Coupling, FlowProof, InterfaceProof, WholeProof
 from certes.composition import flows, maps, whole
 from certes.composition.edges import Edge, whitened
 from certes.composition.interfaces import Offered, Refused, identity, offer
+from certes.composition.outcome import Composed, Composition, EdgeReport, Mode
 from certes.engines.monitor import Monitor
 from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
-from certes.proofs import Verdict
 from certes.results import Result
 from certes.systems import System, tensor
 from certes.verify.composition import euler_factor_squared
-from certes.verify.interface import Interface
 
 Array = NDArray[np.float64]
 
-#: ``auto``: interface; exact and whole as well while they are affordable. ``all``: monolithic too.
-Mode = Literal["auto", "interface", "exact", "whole", "monolithic", "all"]
 #: States up to which ``auto`` looks at the exact test, at the whole, and ``all`` at the monolithic one.
 EXACT, WHOLE, MONOLITHIC = 600, 150, 600
+#: States up to which ``auto`` searches the largest step of the whole.
+STEPPED = 60
 #: Modules from which interfaces are taken from the Perron scaling.
 MANY = 50
 #: The largest step is claimed this much (relative) below its supremum.
@@ -41,140 +40,6 @@ class Inside:
     """A coupling that enters the argument of phi; the value of a mapping given to :func:`compose`."""
 
     weights: Any
-
-
-@dataclass(frozen=True, eq=False)
-class Composed:
-    """A module with a verified interface: a network, or an assembly of such.
-
-    Attributes:
-        module: the network or assembly.
-        proof: what was verified.
-        interface: what it offers.
-        children: the modules of an assembly; empty for a network.
-    """
-
-    module: System | Assembly
-    proof: InterfaceProof | FlowProof | MapProof
-    interface: Interface
-    children: Mapping[str, Composed] = field(default_factory=dict)
-
-    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Composed]]:
-        """Path and node of every network below."""
-        for name, child in self.children.items():
-            path = prefix + name
-            if child.children:
-                yield from child.leaves(path + SEPARATOR)
-            else:
-                yield path, child
-
-
-@dataclass(frozen=True)
-class EdgeReport:
-    """What a coupling costs.
-
-    Attributes:
-        to, source, inside: the coupling.
-        strength: its norm in the metrics, head and tail scaled.
-        slope: by how much the rate of the interface test falls per relative growth of the coupling (0 for maps).
-        limiting: whether it is among those that cost most.
-    """
-
-    to: str
-    source: str
-    inside: bool
-    strength: float
-    slope: float
-    limiting: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Composition:
-    """The answer of :func:`compose`.
-
-    Attributes:
-        verdict: ``contracting``; ``not_contracting`` if a witness against the whole was verified; else ``undecided``.
-        rate, factor: proven, whichever fits.
-        mode: the proof mode that gives it.
-        modes: mode -> the number it proves (None: it proves nothing), side by side; ``feedback`` and ``hierarchy`` name
-            what makes the interface test free of cost.
-        lipschitz: of the whole, in its metric (continuous time).
-        largest_step: (h, factor): every Euler step up to h contracts, at h with this factor.
-        assembly: modules and couplings.
-        root: the tree of verified interfaces, None if a module or the interface test failed.
-        whole: the proof of the whole as one system, if that mode was asked and holds.
-        edges: what each coupling of the top level costs.
-        module_levels: name -> rate or factor of each module of the top level.
-        limiting: the module whose rate is the smallest (factor the largest).
-        refutation: the answer about the whole as one system, if it is refuted.
-        proved: paths of the networks whose interfaces were proven anew.
-        recomposed: paths of the assemblies that were composed anew; ``""`` is the whole.
-        reason, detail: the cause of an ``undecided``, in words what was proven otherwise.
-    """
-
-    verdict: Verdict
-    assembly: Assembly
-    rate: float | None = None
-    factor: float | None = None
-    mode: str | None = None
-    modes: Mapping[str, float | None] = field(default_factory=dict)
-    lipschitz: float | None = None
-    largest_step: tuple[float, float] | None = None
-    root: Composed | None = None
-    whole: WholeProof | None = None
-    edges: tuple[EdgeReport, ...] = ()
-    module_levels: Mapping[str, float] = field(default_factory=dict)
-    limiting: str | None = None
-    refutation: Result | None = None
-    proved: tuple[str, ...] = ()
-    recomposed: tuple[str, ...] = ()
-    reason: str | None = None
-    detail: str = ""
-    known: Mapping[str, Offered] = field(default_factory=dict, repr=False)
-    nodes: Mapping[str, Composed] = field(default_factory=dict, repr=False)
-
-    def what_if(
-        self,
-        *,
-        without: Sequence[str] = (),
-        scale: Mapping[tuple[str, str], float] | None = None,
-        mode: Mode = "interface",
-    ) -> Composition:
-        """The same assembly changed, answered from the interfaces: no network is proven anew.
-
-        Args:
-            without: paths of modules that are removed, with their couplings.
-            scale: ("to", "from") -> factor of the couplings between two modules of the top level (0: cut).
-            mode: as :func:`compose`.
-
-        Raises:
-            InputError: an unknown module or coupling, or nothing is left.
-        """
-        from certes.composition.changes import changed
-
-        return compose(changed(self.assembly, without, scale or {}), mode=mode, known=self)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values under the Python names."""
-        step = self.largest_step
-        return {
-            "verdict": self.verdict,
-            "rate": self.rate,
-            "factor": self.factor,
-            "mode": self.mode,
-            "modes": dict(self.modes),
-            "lipschitz": self.lipschitz,
-            "largest_step": None if step is None else {"step": step[0], "factor": step[1]},
-            "states": self.assembly.size,
-            "modules": dict(self.module_levels),
-            "limiting": self.limiting,
-            "edges": [vars(edge) for edge in self.edges],
-            "proved": list(self.proved),
-            "recomposed": list(self.recomposed),
-            "reason": self.reason,
-            "detail": self.detail,
-            "refutation": None if self.refutation is None else self.refutation.to_json(),
-        }
 
 
 @one_blas_thread()
@@ -261,6 +126,7 @@ class _Search:
         self.exact: FlowProof | None = None
         self.edges: list[Edge] = []
         self.slopes: Array | None = None
+        self.whole_step: tuple[float, float] | None = None
 
     def run(self) -> Composition:
         children = self._children(self.assembly, "")
@@ -384,26 +250,43 @@ class _Search:
         )
 
     def _whole(self, root: Composed | None, children: Mapping[str, Composed]) -> tuple[float, Any] | None:
-        metric, q = self._start(root, children)
-        found = whole.prove(self.assembly, metric, q)
-        return None if found is None else (found.proof.level, found.proof)
+        best: WholeProof | None = None
+        better = float.__gt__ if self.assembly.continuous else float.__lt__
+        for metric, q in self._metrics(root, children):
+            found = whole.prove(self.assembly, metric, q)
+            if found is not None and (best is None or better(found.proof.level, best.level)):
+                best = found.proof
+            every = self.mode in ("whole", "all")
+            if self.assembly.continuous and (self.assembly.size <= STEPPED or (every and self.assembly.size <= WHOLE)):
+                stepped = whole.largest_step(self.assembly, metric, q)
+                self.whole_step = None if stepped is None else (stepped[0], stepped[1].proof.level)
+        return None if best is None else (best.level, best)
 
-    def _start(self, root: Composed | None, children: Mapping[str, Composed]) -> tuple[Array, Array]:
-        """The block metric and the multipliers of the networks, scaled as the interface test found best."""
-        blocks = (
-            [b for child in children.values() for b in child.interface.blocks]
-            if root is None
-            else root.interface.blocks
-        )
-        metric = whole.block_metric([block.mid for block in blocks])
+    def _metrics(self, root: Composed | None, children: Mapping[str, Composed]) -> Iterator[tuple[Array, Array]]:
+        """Block metrics with the multipliers of the networks, scaled as the interface test found best.
+
+        For an Euler map also those that are best in continuous time.
+        """
+        own = [block for child in children.values() for block in child.interface.blocks]
+        candidates = [own if root is None else list(root.interface.blocks)]
+        if self.assembly.step is not None:
+            flow = flows.prove(
+                Assembly(self.assembly.modules, self.assembly.couplings),
+                [child.interface for child in children.values()],
+                self.edges,
+                exact=False,
+            )
+            candidates += [] if flow is None else [list(flow.interface.blocks)]
         leaves = [leaf for child in children.values() for leaf in _leaves_of(child)]
-        multipliers = []
-        for leaf, block in zip(leaves, blocks, strict=True):
-            assert isinstance(leaf.proof, InterfaceProof)
-            ratio = float(block.mid[0, 0] / leaf.proof.metric[0, 0])
-            multipliers.append(leaf.proof.multipliers * ratio)
-        q = np.concatenate(multipliers)
-        return metric, q if self.assembly.step is None else q * self.assembly.step
+        for blocks in candidates:
+            multipliers = []
+            for leaf, block in zip(leaves, blocks, strict=True):
+                assert isinstance(leaf.proof, InterfaceProof)
+                ratio = float(block.mid[0, 0] / leaf.proof.metric[0, 0])
+                multipliers.append(leaf.proof.multipliers * ratio)
+            q = np.concatenate(multipliers)
+            metric = whole.block_metric([block.mid for block in blocks])
+            yield metric, q if self.assembly.step is None else q * self.assembly.step
 
     def _monolithic(self) -> tuple[float, Any] | None:
         found = whole.monolithic(self.assembly, self.monitor)
@@ -430,6 +313,7 @@ class _Search:
             modes=self.modes,
             lipschitz=lipschitz,
             largest_step=step,
+            whole_step=self.whole_step,
             root=root,
             whole=proof if isinstance(proof, WholeProof) else None,
             edges=self._edges(),

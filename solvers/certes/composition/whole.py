@@ -21,6 +21,8 @@ from certes.verify.whole import normal_form, verify_whole
 
 Array = NDArray[np.float64]
 
+#: Steps tried in the search for the largest one.
+_STEPS = 16
 #: Parts of the level that are given up in turn until the verifier accepts it.
 _BACK_OFFS = (1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
@@ -89,25 +91,32 @@ def monolithic(assembly: Assembly, monitor: Monitor) -> Whole | None:
     return _settled(assembly, proven.proof.metric, proven.proof.multipliers, level)
 
 
-def largest_step(assembly: Assembly, metric: Array, multipliers: Array, first: float) -> tuple[float, Whole] | None:
-    """The largest Euler step found at which the block metric proves the whole, by bisection from a step that is sure.
+def largest_step(assembly: Assembly, metric: Array, multipliers: Array) -> tuple[float, Whole] | None:
+    """The largest Euler step found at which the block metric proves the whole; every smaller one is proven too.
+
+    Steps are doubled and halved from 0.01, then bisected.
 
     Args:
         assembly: in continuous time.
         metric: P, shape (N, N).
         multipliers: shape (m,).
-        first: a step to start from.
     """
-    best, low, high = None, 0.0, None
-    step = first
-    for _ in range(14):
+    best, low, high, step = None, 0.0, np.inf, 0.01
+    for _ in range(_STEPS):
         stepped = Assembly(assembly.modules, assembly.couplings, step)
         found = prove(stepped, metric, multipliers * step)
         if found is not None:
             best, low = (step, found), step
         else:
             high = step
-        step = 2.0 * step if high is None else 0.5 * (low + high)
+        if high == np.inf:
+            step = 4.0 * step
+        elif low == 0.0:
+            step = 0.25 * step
+        elif high < 1.02 * low:
+            break
+        else:
+            step = float(np.sqrt(low * high))
     return best
 
 
