@@ -8,13 +8,14 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 import cvxpy as cp
 import numpy as np
 import pytest
 from certes.assemblies import Assembly, Coupling, FlowProof, InterfaceProof, MapProof
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork
-from certes.verify.composition import Node, verify_flow, verify_maps
+from certes.verify.composition import Node, euler_factor_squared, verify_flow, verify_maps
 from certes.verify.interface import Interface
 from certes.verify.intervals import Box
 from certes.verify.whole import verify_whole
@@ -512,3 +513,107 @@ def test_strong_symmetric_excitation_is_not_accepted() -> None:
         refused(
             by_hand(edges, pairs=np.array([0, 1]), sigma=np.array([6.001]), vector=np.array(vector)), "interface-matrix"
         )
+
+
+# One obligation each ---------------------------------------------------------------------------------------------
+
+
+def test_a_pair_without_weights_does_not_lend_room_to_others() -> None:
+    """sigma < 0 on a pair whose coupling is zero, so that nothing else asks: it would add to the rows of H v."""
+    edges = (edge("a", "b", 3.0), edge("b", "a", 3.0), edge("a", "c", 0.0), edge("b", "c", 0.0))
+    numbers = {"pairs": np.array([0, 1, 0, 2, 1, 2]), "sigma": np.array([6.001, -100.0, -100.0])}
+    refused(by_hand(edges, ("a", "b", "c"), **numbers), "sigma")
+
+
+def test_slopes_below_zero_count_inside_phi() -> None:
+    """norm(B D C) with slopes in [-1, 0.2] is that of the lower end."""
+    module = RateNetwork(np.zeros((1, 1)), slope=(-1.0, 0.2))
+    proof = InterfaceProof(np.eye(1), np.ones(1), np.full(1, 9.0), 0.4, 0.0)
+    assembly = Assembly({"a": module, "b": module}, (edge("a", "b", 0.5, True),))
+    for norm, fine in ((0.51, True), (0.49, False), (0.11, False)):
+        made = by_hand(assembly.couplings, multipliers=np.full(1, 1.01), norms=np.array([norm]))
+        children = [Made(module, proof)] * 2
+        assert (replace(made, module=assembly, children=children).verified()[1] is not None) == fine, norm
+
+
+def map_by_hand(**changed: object) -> tuple[Node, MapProof]:
+    """x+ = relu(0) / 2 ...: factors 0.5 and 0.3, a <- b of 0.4, b <- a of 0.1; T has the Perron root 0.6236."""
+    module = RateNetwork(np.zeros((1, 1)), "relu", step=1.0)
+    children = [Interface((Box.exact(np.eye(1)),), False, level, level) for level in (0.5, 0.3)]
+    node = Node(Assembly({"a": module, "b": module}, (edge("a", "b", 0.4), edge("b", "a", 0.1))), children)
+    T = np.array([[0.5, 0.4001], [0.1001, 0.3]])
+    r, l = (np.abs(np.linalg.eig(t)[1][:, np.argmax(np.linalg.eig(t)[0])]) for t in (T, T.T))
+    zero = np.zeros(2, np.int64)
+    numbers = {
+        "right": r,
+        "right_exponent": zero,
+        "left": l,
+        "left_exponent": zero,
+        "norms": np.array([0.4001, 0.1001]),
+    }
+    level = float(np.linalg.eigvals(T).max()) + 1e-9
+    return node, MapProof(**(numbers | {"multipliers": np.zeros(0), "level": level} | changed))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"level": 0.6235}, "perron"),
+        ({"right": np.ones(2)}, "perron"),
+        ({"left": np.ones(2)}, "perron"),
+        ({"right_exponent": np.array([0, 3])}, "perron"),
+        ({"left_exponent": np.array([0, 3])}, "perron"),
+        ({"right": np.array([-1.0, 1.0]), "left": np.array([-1.0, 1.0])}, "vectors"),
+        ({"right": np.array([-1.0, 1.0])}, "vectors"),
+        ({"left": np.array([1.0, -1.0])}, "vectors"),
+        ({"right": np.array([0.0, 1.0])}, "vectors"),
+        ({"right": np.ones(3)}, "shapes"),
+        ({"norms": np.array([0.39, 0.1001])}, "coupling-norm"),
+        ({"norms": np.array([0.4001, -0.1001])}, "norms"),
+        ({"norms": np.array([0.4001])}, "shapes"),
+        ({"multipliers": np.ones(1)}, "multipliers"),
+        ({"level": 1.0}, "range"),
+        ({"level": -0.7}, "range"),
+        ({"level": np.nan}, "inputs"),
+    ],
+)
+def test_a_tampered_composition_of_maps_is_refused(changed: dict[str, object], name: str) -> None:
+    assert verify_maps(*map_by_hand())[1] is not None
+    report, interface = verify_maps(*map_by_hand(**changed))
+    assert interface is None
+    assert report.failed is not None
+    assert report.failed.name == name
+
+
+@pytest.mark.parametrize("continuous", [True, False])
+def test_the_metric_handed_on_encloses_the_exact_one(continuous: bool) -> None:
+    rng = np.random.default_rng(2)
+    for seen in assemblies(continuous, 7, 12):
+        proof = composing.best_flow(rng, seen, below=1e-2) if continuous else composing.map_proof(seen)
+        made = Made(seen.assembly, proof, seen.children)
+        interface = made.verified()[1]
+        if interface is None:
+            continue
+        exact = made.metric(exact=True)
+        for start, block in zip(interface.starts, interface.blocks, strict=False):
+            at = slice(start, start + len(block.mid))
+            error = np.abs(composing.given(block.mid, True) - exact[at, at])
+            assert (error <= composing.given(block.rad, True)).all()
+        assert (interface.level, interface.continuous) == (proof.level, continuous)
+
+
+def test_the_factor_of_an_euler_step() -> None:
+    """1 - 2 h c + h^2 K^2 at both ends of one unit in the last place; what is handed on is the factor that was shown."""
+    for c, K, h in ((0.1, 1.3, 0.01), (0.1, 1.3, 0.1), (0.5, 1.0, 1.0), (0.25, 2.0, 0.0625)):
+        ends = (Fraction(h) - Fraction(np.spacing(h)), Fraction(h) + Fraction(np.spacing(h)))
+        squares = [1 - 2 * x * Fraction(c) + (x * Fraction(K)) ** 2 for x in ends]
+        assert euler_factor_squared(c, K, h) == max(squares)
+    made = by_hand(LINEAR, **PAIR, norms=np.array([0.0201, 0.0101]), lipschitz=1.3)
+    stepped = replace(made, module=replace(made.module, step=0.05))
+    best = composing.upper_root(euler_factor_squared(0.1, 1.3, 0.05))
+    for factor, fine in ((best, True), (np.nextafter(best, 0.0), False), (1.0, False), (0.0, False), (-best, False)):
+        interface = replace(stepped, proof=replace(made.proof, factor=float(factor))).verified()[1]
+        assert (interface is not None) == fine, factor
+        if interface is not None:
+            assert (interface.level, interface.continuous) == (best, False)
+    refused(replace(stepped, proof=replace(made.proof, lipschitz=0.0, factor=best)), "euler")
