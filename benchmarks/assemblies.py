@@ -27,7 +27,8 @@ import certes
 import numpy as np
 from certes.assemblies import Assembly, InterfaceProof
 from certes.composition import whole
-from certes.composition.compose import Composition, build
+from certes.composition.compose import build
+from certes.composition.outcome import Composition
 from certes.composition.topologies import all_to_all, blocks, random_pairs, ring
 from certes.conditions.reference import reduced
 from certes.engines.monitor import Monitor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from certes.assemblies import SEPARATOR, Assembly
-from certes.composition.compose import Composed, Composition, EdgeReport
+from certes.composition.outcome import Composed, Composition, EdgeReport
 from certes.systems import System
 from rich.table import Table
 from rich.text import Text

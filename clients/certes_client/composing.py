@@ -14,7 +14,7 @@ from certes_client.commands import Json
 
 if TYPE_CHECKING:
     from certes.certificate.assembly import AssemblyBundle
-    from certes.composition.compose import Composition
+    from certes.composition.outcome import Composition
 
 #: Fields of errors -> options.
 _OPTIONS = ("without", "scale", "mode", "step", "seconds")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from certes.composition import torch_layers
-from certes.composition.compose import Composition, compose
+from certes.composition.compose import compose
+from certes.composition.outcome import Composition
 from certes.errors import InputError
 from certes.spec import SystemSpec
 from certes.systems import System, UnsupportedCell

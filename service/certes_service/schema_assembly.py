@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from certes.composition.compose import Mode
 from certes.composition.description import TopologySpec
+from certes.composition.outcome import Mode
 from certes.spec import SystemSpec, TensorName, input_error
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 

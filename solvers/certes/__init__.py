@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from certes.certificate.assembly import AssemblyBundle
     from certes.certificate.assembly_weights import AssemblyWeights
     from certes.certificate.document import Certificate
-    from certes.composition.compose import Composition, Inside, compose
+    from certes.composition.compose import Inside, compose
     from certes.composition.feedback import feedback
+    from certes.composition.outcome import Composition
     from certes.projection.interconnection import project_interconnection
     from certes.verify.contraction import verify_contraction as _verify_contraction
     from certes.verify.instability import verify_instability as _verify_instability

@@ -13,7 +13,8 @@ import numpy as np
 from certes.certificate import AssemblyBundle
 from certes.certificate.envelope import Envelope
 from certes.composition.certificates import certified
-from certes.composition.compose import Composition, Inside, compose
+from certes.composition.compose import Inside, compose
+from certes.composition.outcome import Composition
 from certes.spec import SystemSpec
 from certes.systems import HopfieldNetwork, System
 from certes.weights import WeightFile, read_weights, to_bytes

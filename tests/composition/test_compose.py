@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from certes import HopfieldNetwork, InputError, LureSystem, RateNetwork, System
 from certes.assemblies import Assembly
-from certes.composition.compose import Composition, Inside, compose
+from certes.composition.compose import Inside, compose
+from certes.composition.outcome import Composition
 from certes.verify.composition import Node, verify_flow, verify_maps
 from certes.verify.interface import verify_interface
 from certes.verify.whole import verify_whole

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from certes.assemblies import Assembly
 from certes.composition import plaintext
-from certes.composition.compose import Composed
 from certes.composition.description import read, with_step
 from certes.composition.feedback import metrics_of, skewness
+from certes.composition.outcome import Composed
 from certes.errors import InputError, TooLargeError
 from certes.systems import HopfieldNetwork, RateNetwork, System
 from certes.weights import write_weights

@@ -8,7 +8,8 @@ from typing import Literal
 from certes.assemblies import Assembly, FlowProof, InterfaceProof
 from certes.certificate.assembly import AssemblyBundle, Builder
 from certes.certificate.assembly_statement import AssemblyClaims
-from certes.composition.compose import Composed, Composition, compose, largest_step
+from certes.composition.compose import compose, largest_step
+from certes.composition.outcome import Composed, Composition
 from certes.errors import InputError
 from certes.systems import System
 

@@ -32,8 +32,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from certes.assemblies import DEEPEST, SEPARATOR, Assembly, Coupling
 from certes.composition import plaintext
-from certes.composition.compose import Composition, Mode, compose
+from certes.composition.compose import compose
 from certes.composition.interfaces import Offered
+from certes.composition.outcome import Composition, Mode
 from certes.composition.sources import Folder, Sources, bytes_of, moved
 from certes.errors import InputError, TooLargeError
 from certes.spec import SystemSpec, TensorName, input_error

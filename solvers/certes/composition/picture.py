@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from certes.assemblies import Assembly
-from certes.composition.compose import Composed, Composition
 from certes.composition.edges import whitened
+from certes.composition.outcome import Composed, Composition
 from certes.figure.graph import GraphEdge, GraphNode, GraphPicture
 
 
