@@ -603,7 +603,7 @@ def test_the_metric_handed_on_encloses_the_exact_one(continuous: bool) -> None:
 
 
 def test_the_factor_of_an_euler_step() -> None:
-    """1 - 2 h c + h^2 K^2 at both ends of one unit in the last place; what is handed on is the factor that was shown."""
+    """1 - 2 h c + h^2 K^2 at both ends of one ulp; what is handed on is the factor that was shown."""
     for c, K, h in ((0.1, 1.3, 0.01), (0.1, 1.3, 0.1), (0.5, 1.0, 1.0), (0.25, 2.0, 0.0625)):
         ends = (Fraction(h) - Fraction(np.spacing(h)), Fraction(h) + Fraction(np.spacing(h)))
         squares = [1 - 2 * x * Fraction(c) + (x * Fraction(K)) ** 2 for x in ends]
