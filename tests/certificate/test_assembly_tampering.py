@@ -453,6 +453,35 @@ def test_structure(where: Path_, value: Any, reason: str) -> None:
         assert outcome(forged) == (reason, path)
 
 
+def test_structure_with_subjects_to_match() -> None:
+    """A name that is a path, one edge twice, an edge from a module to itself: refused by themselves."""
+    case = assembly_case("exact")
+
+    def renamed(content: Any) -> None:
+        content["predicate"]["modules"][2]["name"] = "z/z"
+        content["predicate"]["couplings"] = content["predicate"]["couplings"][:1]
+        content["subject"] = content["subject"][:4]
+        content["subject"][2]["name"] = "module:z/z"
+
+    def twice(content: Any) -> None:
+        content["predicate"]["couplings"].append(content["predicate"]["couplings"][0])
+        content["subject"].append(content["subject"][3])
+
+    def circle(content: Any) -> None:
+        content["predicate"]["couplings"][0] = {"to": "x", "source": "x", "inside": False}
+        content["subject"][3]["name"] = "x<-x"
+
+    def nobody(content: Any) -> None:
+        content["predicate"]["couplings"][0]["source"] = "w"
+        content["subject"][3]["name"] = "x<-w"
+
+    for edit in (renamed, twice, circle, nobody):
+        report = verify_assembly(restated(case.bundle, "", edit), case.file)
+        assert report.reason == "malformed", edit
+        assert len(report.nodes) == 1  # nothing of such a statement is followed
+    assert outcome(restated(case.bundle, "", lambda content: None), case.file) == (None, None)
+
+
 @pytest.mark.parametrize("name", ASSEMBLIES)
 def test_every_field_of_an_unsigned_statement(name: str) -> None:
     case = assembly_case(name)
