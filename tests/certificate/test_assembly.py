@@ -285,16 +285,26 @@ def test_a_proof_of_the_interfaces_may_be_asked_for() -> None:
     assert verify_assembly(plain, composition.assembly).valid
 
 
+def test_where_the_interfaces_fail_the_whole_names_its_modules_all_the_same() -> None:
+    inner = compose({"x": network("a"), "y": network("b")}, {("x", "y"): block(3, 2, 7)}, mode="interface")
+    links = {("inner", "z"): block(5, 3, 11, 0.3), ("z", "inner"): Inside(block(3, 5, 12, 0.3))}
+    composition = compose({"inner": inner, "z": network("c")}, links, mode="whole")
+    assert composition.root is None
+    assert composition.modes["interface"] is None
+    bundle = certified(composition)
+    report = verify_assembly(bundle, composition.assembly)
+    assert report.valid
+    assert [node.path for node in report.nodes] == ["", "inner", "inner/x", "inner/y", "z"]
+    with pytest.raises(InputError):
+        certified(composition, proof="interface")
+
+
 def test_only_what_is_contracting_is_certified() -> None:
     strong = compose({"x": network("a"), "y": network("c")}, {("x", "y"): 5 * np.eye(3), ("y", "x"): 5 * np.eye(3)})
     assert strong.verdict != "contracting"
     with pytest.raises(InputError) as caught:
         certified(strong)
     assert caught.value.slug == "not-proven"
-    whole = assembly_case("whole").composition
-    if whole.root is None:
-        with pytest.raises(InputError):
-            certified(whole, proof="interface")
 
 
 def test_a_whole_is_no_module_of_another() -> None:
