@@ -148,3 +148,10 @@ def test_proofs_survive_as_arrays(proof: ArrayProof) -> None:
 
 def test_kinds_differ() -> None:
     assert len({proof.kind for proof in PROOFS}) == len(PROOFS)
+
+
+def test_modules_that_multiply_are_counted_without_being_seen() -> None:
+    module: Assembly | RateNetwork = RateNetwork([[0.1]], "tanh")
+    with pytest.raises(InputError, match="networks"):
+        for _ in range(40):
+            module = Assembly({"a": module, "b": module})

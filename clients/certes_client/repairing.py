@@ -144,6 +144,7 @@ def _run(
         answer = found.to_json()
         answer |= {"verdict": found.result.verdict, "weights": None if path is None else str(target)}
         answer["result"] = certifying.as_object(found.result, certificate, path)
+        answer["certificate"] = answer["result"]["certificate"]
         output.print_json(answer)
     else:
         _summary(file, target, found, certificate, path)

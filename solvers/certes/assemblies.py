@@ -25,8 +25,8 @@ from certes.systems import SparseMatrix, System, Tensor
 
 Array = NDArray[np.float64]
 
-#: Depth of nesting that is accepted.
-DEEPEST = 64
+#: Depth of nesting, and number of networks at all levels, that are accepted.
+DEEPEST, MOST = 64, 100_000
 #: Separates the names of a path: ``brain/v1/layer2``.
 SEPARATOR = "/"
 
@@ -86,8 +86,7 @@ class Assembly:
                 raise InputError("modules", f"the name {name!r}", f"a name without {SEPARATOR!r}", "wrong-type")
             if isinstance(module, System) and module.is_sparse:
                 raise InputError(f"modules.{name}", "sparse weights", "dense weights", "sparse")
-        if self.depth > DEEPEST:
-            raise InputError("modules", f"{self.depth} levels", f"at most {DEEPEST}", "too-deep")
+        self._count()
         times = {name: module.continuous for name, module in self.modules.items()}
         if len(set(times.values())) > 1:
             odd = next(name for name, kind in times.items() if kind != next(iter(times.values())))
@@ -98,6 +97,18 @@ class Assembly:
         seen: set[tuple[str, str, bool]] = set()
         for edge in self.couplings:
             self._check(edge, seen)
+
+    def _count(self) -> None:
+        """States, levels and networks; a module that is named twice counts twice without being looked at twice."""
+        inner = [module for module in self.modules.values() if isinstance(module, Assembly)]
+        object.__setattr__(self, "_size", sum(module.size for module in self.modules.values()))
+        object.__setattr__(self, "_depth", 1 + max((module.depth for module in inner), default=0))
+        networks = len(self.modules) - len(inner) + sum(module.networks for module in inner)
+        object.__setattr__(self, "_networks", networks)
+        if self.depth > DEEPEST:
+            raise InputError("modules", f"{self.depth} levels", f"at most {DEEPEST}", "too-deep")
+        if networks > MOST:
+            raise InputError("modules", f"{networks} networks", f"at most {MOST}", "too-large")
 
     def _check(self, edge: Coupling, seen: set[tuple[str, str, bool]]) -> None:
         field = f"couplings.{edge.to}.{edge.source}"
@@ -127,7 +138,14 @@ class Assembly:
     @property
     def size(self) -> int:
         """Number of states."""
-        return sum(module.size for module in self.modules.values())
+        found: int = self._size  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def networks(self) -> int:
+        """Number of networks, at any level."""
+        found: int = self._networks  # type: ignore[attr-defined]
+        return found
 
     @property
     def continuous(self) -> bool:
@@ -137,8 +155,8 @@ class Assembly:
     @property
     def depth(self) -> int:
         """Levels of nesting: 1 for an assembly of networks."""
-        inner = [module.depth for module in self.modules.values() if isinstance(module, Assembly)]
-        return 1 + max(inner, default=0)
+        found: int = self._depth  # type: ignore[attr-defined]
+        return found
 
     @property
     def places(self) -> dict[str, slice]:

@@ -25,6 +25,8 @@ from certes.verify.composition import euler_factor_squared
 
 Array = NDArray[np.float64]
 
+#: Modes whose numbers differ by less than this, relative, count as equal; the one with the simpler proof is taken.
+_EQUAL = 1e-4
 #: States up to which ``auto`` looks at the exact test, at the whole, and ``all`` at the monolithic one.
 EXACT, WHOLE, MONOLITHIC = 600, 150, 600
 #: States up to which ``auto`` searches the largest step of the whole.
@@ -215,8 +217,11 @@ class _Search:
             self.modes[name] = None if proof is None else proof[0]
             if proof is not None:
                 found.append((name, *proof))
-        better = max if self.assembly.continuous else min
-        return better(found, key=lambda entry: entry[1]) if found else None
+        if not found:
+            return None
+        best = (max if self.assembly.continuous else min)(level for _, level, _ in found)
+        slack = _EQUAL * (best if self.assembly.continuous else 1.0 - best)
+        return next(entry for entry in found if abs(entry[1] - best) <= slack)
 
     def _structure(self, level: float, children: Mapping[str, Composed]) -> None:
         """Name what makes the interface test free of cost."""
