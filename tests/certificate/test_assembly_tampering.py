@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from certes.certificate import ASSEMBLY_REASONS, AssemblyBundle, verify_assembly
+from certes.certificate import ASSEMBLY_REASONS, AssemblyBundle, Certificate, build, verify_assembly, verify_certificate
 from certes.certificate.assembly_statement import AssemblyStatement
 from certes.certificate.envelope import Envelope
 from certes.composition.certificates import certified
 from certes.composition.compose import compose
 from certes.errors import InputError
+from certes.proofs import Claims, LureProof
+from certes.systems import tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -212,6 +214,24 @@ def test_another_valid_certificate_for_a_network() -> None:
     assert outcome(replace(other, documents=documents, proofs=proofs), given) == (None, None)
 
 
+def test_a_proof_of_the_transposed_network_is_no_interface() -> None:
+    """Valid as a certificate; its metric is the inverse of one for the states, and must not be taken for it."""
+    case = assembly_case("exact")
+    digest, sha256 = at(case.bundle, "x")
+    leaf = Certificate(case.bundle.documents[digest], case.bundle.proofs[sha256])
+    own, level = leaf.array_proof, leaf.claims.rate
+    assert isinstance(own, LureProof)
+    assert level is not None
+    metric = np.linalg.inv(own.metric)
+    dual = LureProof(0.5 * (metric + metric.T), 1.0 / own.multipliers, True, 0.0, np.inf, 0.0, 0.0)
+    made = build(network("a"), "contracting", "lure", 1, dual, Claims(rate=0.9 * level))
+    assert verify_certificate(made, case.file).valid
+    sha256 = made.statement.predicate.proof.sha256
+    report = verify_assembly(replaced(case.bundle, "x", made.document, {sha256: made.proof}), case.file)
+    assert (report.reason, report.path) == ("obligation-failed", "")
+    assert "no metric of its own states" in report.detail
+
+
 def test_an_assembly_for_a_network_and_the_reverse() -> None:
     case = assembly_case("nested")
     brain, body = digests_along(case.bundle, "brain")[-1], digests_along(case.bundle, "body")[-1]
@@ -393,8 +413,6 @@ def test_a_coupling_exchanged_for_another_of_its_shape() -> None:
     )
     assert outcome(forged, case.file) == ("missing-weights", "x<-y")
     strong = block(3, 3, 11, 3.0)
-    from certes.systems import tensor
-
     sha256 = tensor("L", strong).subjects[0].sha256
     forged = restated(case.bundle, "", lambda c: change(c, ("subject", 3, "digest", "sha256"), sha256))
     given: dict[Any, Any] = dict(case.composition.assembly.leaves())
