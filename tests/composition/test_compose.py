@@ -356,3 +356,12 @@ def test_the_step_of_the_whole_is_certified_when_it_is_asked_for() -> None:
     assert verify_whole(asked.assembly, check_whole).valid
     for J in jacobians(asked.assembly, random, 40):
         assert np.abs(np.linalg.eigvals(J)).max() <= asked.factor + 1e-9  # type: ignore[operator]
+
+
+def test_an_inner_hierarchy_of_maps_can_be_coupled_again() -> None:
+    layers = {"x": RateNetwork([[0.3]], "tanh", step=1.0), "y": RateNetwork([[0.7]], "tanh", step=1.0)}
+    inner = compose(layers, {("x", "y"): [[0.5]]}, refute=False)
+    loop_of = {("a", "b"): 0.02 * np.eye(2), ("b", "a"): 0.02 * np.eye(2)}
+    answer = compose({"a": inner, "b": inner}, loop_of, known=inner, refute=False, mode="interface")
+    assert answer.verdict == "contracting"
+    check(answer)

@@ -192,7 +192,7 @@ class _Search:
         if top:
             self.edges = edges
         if not interfaces[0].continuous:
-            found = maps.prove(assembly, interfaces, edges)
+            found = maps.prove(assembly, interfaces, edges, modest=not top)
             return None if found is None else Composed(assembly, found.proof, found.interface, children)
         flow = flows.prove(assembly, interfaces, edges, exact=False, modest=not top)
         if flow is None and not top and assembly.size <= EXACT:
