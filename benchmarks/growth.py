@@ -57,7 +57,9 @@ def rows(quick: bool) -> Iterator[Row]:
     sizes, seconds = np.array(runs).T
     exponent = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
     label = f"n = {sizes[0]:.0f} to {sizes[-1]:.0f}, BLAS threads: 1"
-    yield Row("lure: fitted exponent of n in the time above", label, Spread.of([exponent]), "")
+    # at toy sizes it may well be negative, and measures nothing
+    shown = Spread.of([abs(exponent) if quick else exponent])
+    yield Row("lure: fitted exponent of n in the time above", label, shown, "")
 
 
 def _rows(size: int, aim: float | None, found: dict[str, Any]) -> Iterator[Row]:

@@ -63,6 +63,7 @@ ASSEMBLY: dict[str, Any] = {
     "modes": {"interface": 0.6253381951912214, "exact": 0.6253381951912212, "whole": 0.6254018186870092},
     "lipschitz": 1.4116010477721432,
     "largest_step": {"step": 0.627027366095495, "factor": 0.9996078189355578},
+    "whole_step": {"step": 1.5724550862167936, "factor": 0.990013372180419},
     "states": 3,
     "modules": {"eye": 0.6952781664355369, "hand": 0.899999999085184},
     "limiting": "eye",

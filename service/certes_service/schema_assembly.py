@@ -133,6 +133,7 @@ class AssemblyAnswer(BaseModel):
     modes: dict[str, float | None] = Field(description="what each proof gives, side by side")
     lipschitz: float | None
     largest_step: dict[str, float] | None = Field(description="every Euler step up to this contracts")
+    whole_step: dict[str, float] | None = Field(description="an Euler step of the whole that mode whole certifies")
     states: int
     modules: dict[str, float] = Field(description="rate or factor of each module of the top level")
     limiting: str | None

@@ -132,8 +132,10 @@ def test_the_best_epoch_is_chosen_by_data_that_are_not_tested_on() -> None:
     data = data_set(count=400)
     found = repair(classifier(), data, epochs=12)
     chosen = [entry["validation_accuracy"] for entry in found.curve]
-    assert found.best_epoch == 1 + int(np.argmax(chosen))
-    assert found.validation_accuracy == max(chosen)
+    if found.best_epoch:  # an epoch was better than the refitted network: the first of the best
+        assert found.best_epoch == 1 + int(np.argmax(chosen))
+        assert found.validation_accuracy == max(chosen)
+    assert found.validation_accuracy >= max(chosen)
     flipped = DataSet(data.train, replace(data.test, labels=1 - data.test.labels))
     assert repair(classifier(), flipped, epochs=12).data == found.data
 

@@ -114,7 +114,7 @@ def test_assembly_example_is_answered_as_shown(http: httpx.Client) -> None:
         assert answer[name] == shown[name], name
     for name in ("rate", "lipschitz"):
         assert answer[name] == pytest.approx(shown[name], rel=1e-2), name
-    for name in ("modes", "modules", "couplings", "certificate", "largest_step"):
+    for name in ("modes", "modules", "couplings", "certificate", "largest_step", "whole_step"):
         assert list(answer[name]) == list(shown[name]), name
     document = json.dumps(shown["certificate"]["envelope"], sort_keys=True, separators=(",", ":")).encode()
     statement = open_assembly(document)[1]

@@ -28,6 +28,8 @@ CHUNK, MOST = 50, 1500
 _MEMORY = 10
 #: A chunk that lowers the distance by less than this, relative, is the last.
 ENOUGH = 2e-4
+#: The same for networks up to this size, where more steps cost next to nothing.
+SMALL, SMALL_ENOUGH = 32, 1e-5
 #: Rounds of the augmented Lagrangian, iterations of each, and the relative violation that ends them.
 _ROUNDS, _STEPS, _VIOLATION = 60, 60, 1e-7
 #: Largest abs(d).
@@ -119,7 +121,8 @@ class Descent:
         for _ in range(MOST // CHUNK):
             found, value = self._minimise(found, self._distance, CHUNK)
             now = math.sqrt(2.0 * value)
-            if now > before * (1.0 - ENOUGH) or self.problem.monitor.over:
+            enough = SMALL_ENOUGH if self.size <= SMALL else ENOUGH
+            if now > before * (1.0 - enough) or self.problem.monitor.over:
                 break
             before = now
         return self.weights(found), found.q
