@@ -16,7 +16,7 @@ import numpy as np
 
 from certes.conditions import NAMES, by_name
 from certes.conditions.base import Backend, Goal
-from certes.engines.monitor import Monitor
+from certes.engines.monitor import Monitor, time_limit
 from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
 from certes.inquiry import Inquiry
@@ -73,7 +73,7 @@ def certify(
     if step == "max" and rate != "best":
         raise InputError("rate", repr(rate), "'best' with step 'max': the factor there is close to 1", "conflict")
     name = None if condition == "auto" else by_name(condition).name
-    goal = Goal(_target(system, rate), _backend(backend), _seconds(seconds), progress, cancelled)
+    goal = Goal(_target(system, rate), _backend(backend), time_limit(seconds), progress, cancelled)
     with one_blas_thread():
         if step == "max":
             monitor = goal.monitor()
@@ -162,12 +162,3 @@ def _backend(backend: str) -> Backend:
             chosen: Backend = known
             return chosen
     raise InputError("backend", repr(backend), f"one of {', '.join(get_args(Backend))}", "unknown-backend")
-
-
-def _seconds(seconds: object) -> float | None:
-    if seconds is None:
-        return None
-    number = isinstance(seconds, (int, float, np.floating, np.integer)) and not isinstance(seconds, bool)
-    if not number or not 0 < float(seconds) < math.inf:  # type: ignore[arg-type]
-        raise InputError("seconds", repr(seconds), "a positive number of seconds, or None", "not-positive")
-    return float(seconds)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from certes.composition import flows, maps, whole
 from certes.composition.edges import Edge, whitened
 from certes.composition.interfaces import Offered, Refused, identity, offer
 from certes.composition.outcome import Composed, Composition, EdgeReport, Mode
-from certes.engines.monitor import Monitor
+from certes.engines.monitor import Monitor, time_limit
 from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
 from certes.results import Result
@@ -72,12 +72,12 @@ def compose(
         cancelled: asked now and then whether to stop.
 
     Raises:
-        InputError: naming the module or the coupling.
+        InputError: naming the module or the coupling, or ``mode`` or ``seconds``.
     """
     if mode not in get_args(Mode):
         raise InputError("mode", repr(mode), f"one of {', '.join(get_args(Mode))}", "unknown-value")
     assembly = modules if isinstance(modules, Assembly) else build(modules, interconnection, step)
-    return _Search(assembly, mode, refute, known, Monitor(seconds, cancelled, progress)).run()
+    return _Search(assembly, mode, refute, known, Monitor(time_limit(seconds), cancelled, progress)).run()
 
 
 def build(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Literal
+
+import numpy as np
+
+from certes.errors import InputError
 
 
 class Monitor:
@@ -47,3 +52,17 @@ class Monitor:
         """Report progress."""
         if self.report is not None:
             self.report(line)
+
+
+def time_limit(seconds: object) -> float | None:
+    """A time limit as users give it: a positive number of seconds, or None.
+
+    Raises:
+        InputError: anything else.
+    """
+    if seconds is None:
+        return None
+    number = isinstance(seconds, (int, float, np.floating, np.integer)) and not isinstance(seconds, bool)
+    if not number or not 0 < float(seconds) < math.inf:  # type: ignore[arg-type]
+        raise InputError("seconds", repr(seconds), "a positive number of seconds, or None", "not-positive")
+    return float(seconds)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.engines.monitor import Monitor
+from certes.engines.monitor import Monitor, time_limit
 from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
 from certes.projection.base import (
@@ -92,7 +92,7 @@ def project(
         check_weighting(weighting, network.size),
         _whole("seed", seed, 0),
         _whole("starts", starts, 1),
-        Monitor(_limit(seconds), cancelled, progress),
+        Monitor(time_limit(seconds), cancelled, progress),
     )
     with one_blas_thread(), np.errstate(all="ignore"):  # overflow ends in inf or NaN, and those are looked for
         return _Search(problem, NAMES if condition == "auto" else (condition,)).run()
@@ -288,12 +288,3 @@ def _whole(name: str, given: object, least: int) -> int:
     if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or int(given) < least:
         raise InputError(name, repr(given), f"a whole number from {least}", "wrong-type")
     return int(given)
-
-
-def _limit(seconds: object) -> float | None:
-    if seconds is None:
-        return None
-    number = isinstance(seconds, (int, float, np.floating, np.integer)) and not isinstance(seconds, bool)
-    if not number or not 0 < float(seconds) < math.inf:  # type: ignore[arg-type]
-        raise InputError("seconds", repr(seconds), "a positive number of seconds, or None", "not-positive")
-    return float(seconds)  # type: ignore[arg-type]
