@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
-from certes import HopfieldNetwork, InputError, LureSystem, RateNetwork, System
+from certes import HopfieldNetwork, InputError, LureSystem, RateNetwork, System, certify
 from certes.assemblies import Assembly
 from certes.composition.compose import Inside, compose
 from certes.composition.outcome import Composition
+from certes.spec import SystemSpec
 from certes.verify.composition import Node, verify_flow, verify_maps
 from certes.verify.interface import verify_interface
 from certes.verify.whole import verify_whole
+from certes.weights import read_weights, write_weights
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -365,3 +368,17 @@ def test_an_inner_hierarchy_of_maps_can_be_coupled_again() -> None:
     answer = compose({"a": inner, "b": inner}, loop_of, known=inner, refute=False, mode="interface")
     assert answer.verdict == "contracting"
     check(answer)
+
+
+def test_a_module_can_be_a_certificate_with_its_weights(tmp_path: Path) -> None:
+    W = np.array([[0.0, -0.5], [0.5, 0.0]])
+    file = write_weights(tmp_path / "v1.safetensors", {"W": W})
+    system = SystemSpec.parse({"form": "rate", "tensors": {"W": "W"}, "activation": "tanh"}).system(read_weights(file))
+    certificate = certify(system).certificate
+    assert certificate is not None
+    path = certificate.write(tmp_path)
+    for given in ((certificate, file), (path, read_weights(file))):
+        assert compose({"v1": given, "v2": RateNetwork([[0.1]], "relu")}, refute=False).verdict == "contracting"
+    other = write_weights(tmp_path / "other.safetensors", {"W": 3.0 * W})
+    with pytest.raises(InputError, match="v1"):
+        compose({"v1": (path, other)})

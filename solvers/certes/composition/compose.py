@@ -12,16 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certes.assemblies import SEPARATOR, Assembly, Coupling, FlowProof, InterfaceProof, WholeProof
+from certes.certificate.document import Certificate
 from certes.composition import flows, maps, whole
 from certes.composition.edges import Edge, whitened
 from certes.composition.interfaces import Offered, Refused, identity, offer
 from certes.composition.outcome import Composed, Composition, EdgeReport, Mode
+from certes.composition.sources import system_of
 from certes.engines.monitor import Monitor, time_limit
 from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
 from certes.results import Result
 from certes.systems import System, tensor
 from certes.verify.composition import euler_factor_squared
+from certes.weights import WeightFile, read_weights
 
 Array = NDArray[np.float64]
 
@@ -60,7 +63,8 @@ def compose(
     """Certify an assembly from certificates of its modules.
 
     Args:
-        modules: name -> network, assembly or composition; or a ready :class:`certes.assemblies.Assembly`.
+        modules: name -> network, assembly, composition, or a pair (certificate, weight file) of a network, the
+            certificate of which is verified first; or a ready :class:`certes.assemblies.Assembly`.
         interconnection: ("to", "from") -> L, shape (n_to, n_from), as it stands in x' (maps: in the next state), or
             ``Inside(C)`` for a coupling inside phi; or couplings as they are.
         step: Euler step of the whole, for modules in continuous time.
@@ -93,15 +97,28 @@ def build(
     found: dict[str, System | Assembly] = {}
     for name, module in modules.items():
         inner = module.assembly if isinstance(module, Composition) else module
+        if isinstance(module, tuple) and len(module) == 2:
+            inner = _certified(f"modules.{name}", *module)
         if not isinstance(inner, System | Assembly):
             given = f"a {type(module).__name__}"
-            raise InputError(f"modules.{name}", given, "a network, an assembly or a composition", "wrong-type")
+            expected = "a network, an assembly, a composition, or (certificate, weight file)"
+            raise InputError(f"modules.{name}", given, expected, "wrong-type")
         found[name] = inner
     if isinstance(interconnection, Mapping):
         couplings = tuple(_coupling(pair, value) for pair, value in interconnection.items())
     else:
         couplings = tuple(interconnection)
     return Assembly(found, couplings, step)
+
+
+def _certified(field: str, certificate: Any, weights: Any) -> System:
+    """The network of a certificate, which is verified against a weight file.
+
+    Raises:
+        InputError: unreadable, or a certificate that does not hold or says something else than contracting.
+    """
+    document = certificate if isinstance(certificate, Certificate) else Certificate.read(certificate)
+    return system_of(document, weights if isinstance(weights, WeightFile) else read_weights(weights), field)
 
 
 def _coupling(pair: object, value: Any) -> Coupling:
