@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -199,10 +200,11 @@ def check(paths: dict[str, Path]) -> list[str]:
     return failed
 
 
-def run(arguments: list[str], about: str) -> dict[str, Any]:
+def run(arguments: list[str], folder: Path, about: str) -> dict[str, Any]:
     """A command of Certes with ``--json``, in a process of its own; what it printed."""
+    env = {**os.environ, "TMPDIR": str(folder)}  # torch leaves a cache in there
     with console.status(about):
-        done = subprocess.run([*CERTES, *arguments, "--json"], capture_output=True, text=True, check=False)
+        done = subprocess.run([*CERTES, *arguments, "--json"], capture_output=True, text=True, check=False, env=env)
     found: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"detail": done.stderr[-300:]}
     return found
 
@@ -211,7 +213,7 @@ def repair(folder: Path) -> bool:
     """Repair one of the networks that fail, and verify what came out."""
     target = folder / "repaired.safetensors"
     given, data = str(MODELS / f"{REPAIRED}.safetensors"), f"mnist-rows:{EXAMPLES / 'data' / 'mnist'}"
-    answer = run(["repair", given, "--data", data, *REPAIR, "--out", str(target)], f"repairing {REPAIRED}")
+    answer = run(["repair", given, "--data", data, *REPAIR, "--out", str(target)], folder, f"repairing {REPAIRED}")
     if answer.get("verdict") != "contracting":
         console.print(Text(f"the repair failed: {answer.get('detail')}", "bold red"))
         return False
@@ -223,7 +225,7 @@ def repair(folder: Path) -> bool:
     for name, step in zip(names, steps, strict=True):
         table.add_row(name, f"{answer[step]:.4f}")
     console.print(table)
-    report = run(["verify", answer["certificate"]["path"], "--weights", str(target)], "verifying")
+    report = run(["verify", answer["certificate"]["path"], "--weights", str(target)], folder, "verifying")
     word = "valid" if report.get("valid") else f"INVALID ({report.get('reason')})"
     console.print(f"factor {answer['factor']:.4f} per step, certificate {word}\n")
     return bool(report.get("valid"))
@@ -232,7 +234,7 @@ def repair(folder: Path) -> bool:
 def assemble(folder: Path) -> bool:
     """Compose a global workspace of networks, one of them an assembly itself, and verify its certificates."""
     given, target = EXAMPLES / "assemblies" / "workspace.yaml", folder / "assembly"
-    answer = run(["compose", str(given), "--out", str(target)], "composing")
+    answer = run(["compose", str(given), "--out", str(target)], folder, "composing")
     if answer.get("verdict") != "contracting":
         console.print(Text(f"the assembly failed: {answer.get('detail')}", "bold red"))
         return False
@@ -246,7 +248,7 @@ def assemble(folder: Path) -> bool:
             table.add_row(f"the whole, by {mode}", f"{rate:.4f}")
     console.print(table)
     weights = str(given.parent)  # the networks; the couplings' weights lie beside the certificates
-    report = run(["verify", answer["certificate"]["path"], "--weights", weights], "verifying")
+    report = run(["verify", answer["certificate"]["path"], "--weights", weights], folder, "verifying")
     word = "valid" if report.get("valid") else f"INVALID ({report.get('reason')})"
     console.print(f"certificate of the whole and of its modules {word}\n")
     return bool(report.get("valid"))
