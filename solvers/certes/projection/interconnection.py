@@ -24,7 +24,7 @@ from scipy.linalg import block_diag
 from certes.conditions import by_name
 from certes.conditions.base import Goal
 from certes.conditions.uniform import lure_proof
-from certes.engines.monitor import Monitor
+from certes.engines.monitor import Monitor, time_limit
 from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
 from certes.inquiry import Inquiry, Proven
@@ -146,7 +146,7 @@ def project_interconnection(
     if norm not in get_args(Norm):
         raise InputError("norm", repr(norm), f"one of {', '.join(get_args(Norm))}", "unknown-value")
     wiring = Wiring.read(modules, blocks, mask, fill=fill)
-    monitor = Monitor(_positive("seconds", seconds), cancelled, progress)
+    monitor = Monitor(time_limit(seconds), cancelled, progress)
     wanted = _positive("rate", rate)
     found = interfaces(modules, wanted, monitor)
     if isinstance(found, Unproven):
