@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import lzma
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from certes.errors import InputError, TooLargeError
+from certes.npz import read_npy, read_npz
 from certes.weights import WeightFile, read_weights
 from numpy.typing import NDArray
 
-#: Largest .npz file, bytes uncompressed.
-LARGEST = 4 * 2**30
 _SUFFIXES = (".npy", ".npz", ".safetensors")
 _EXPECTED = "FILE.npy, FILE.npz or FILE.safetensors, with :NAME behind it where the file has several arrays"
 
@@ -82,28 +78,12 @@ def from_file(option: str, text: str, usual: tuple[str, ...] = ()) -> NDArray[An
     if path.suffix == ".safetensors":
         file = _safetensors(option, path)
         return stored(option, _choice(option, path, tuple(file.tensors), name, usual), file)
-    try:
-        if path.suffix == ".npy":
-            if name is not None:
-                raise InputError(option, f"the name {name!r} for {path.name}", "no name: it is one array", "conflict")
-            # mapped, so that a header that promises more than there is costs no memory
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        return _npz(option, path, name, usual)
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, MemoryError) as error:
-        raise _unreadable(option, path, error) from error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, SyntaxError) as error:
-        raise _unreadable(option, path, error) from error
-
-
-def _npz(option: str, path: Path, name: str | None, usual: tuple[str, ...]) -> NDArray[Any]:
-    with zipfile.ZipFile(path) as archive:
-        total = sum(entry.file_size for entry in archive.infolist())
-    if total > LARGEST:
-        raise TooLargeError(option, f"{total} bytes", LARGEST)
-    with np.load(path, allow_pickle=False) as arrays:
-        return np.asarray(arrays[_choice(option, path, tuple(arrays.files), name, usual)])
+    if path.suffix == ".npy":
+        if name is not None:
+            raise InputError(option, f"the name {name!r} for {path.name}", "no name: it is one array", "conflict")
+        return read_npy(path, option)
+    (found_array,) = read_npz(path, option, lambda names: (_choice(option, path, names, name, usual),)).values()
+    return found_array
 
 
 def _safetensors(option: str, path: Path) -> WeightFile:
@@ -136,7 +116,3 @@ def _split(text: str) -> tuple[Path, str | None] | None:
         except (OSError, ValueError):  # a name too long for one, or a zero in it
             continue
     return None
-
-
-def _unreadable(option: str, path: Path, error: BaseException) -> InputError:
-    return InputError(option, f"{path.name}: {error}", "a readable file of plain arrays", "unreadable")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import lzma
 import os
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certes.errors import InputError, TooLargeError
+from certes.npz import LARGEST, read_npz
 from certes.weights import read_weights
 
 Array = NDArray[np.float64]
@@ -29,8 +28,6 @@ Array = NDArray[np.float64]
 TEST_SHARE, SPLIT_SEED = 0.2, 0
 #: Share of the training data by which the best weights are chosen.
 CHOICE_SHARE = 0.1
-#: Largest data set, bytes uncompressed.
-LARGEST = 4 * 2**30
 MNIST = "mnist-rows:"
 
 
@@ -148,7 +145,12 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
     path = Path(name)
     if path.suffix not in (".npz", ".safetensors"):
         raise InputError("data", repr(path.name), f"a .npz or .safetensors file, or {MNIST}FOLDER", "unknown-value")
-    arrays = _npz(path) if path.suffix == ".npz" else _safetensors(path)
+    if path.suffix == ".npz":
+        arrays: Mapping[str, NDArray[Any]] = read_npz(
+            path, "data", lambda names: tuple(name for name in names if name in _NAMES)
+        )
+    else:
+        arrays = _safetensors(path)
     missing = [part for part in ("inputs", "labels") if part not in arrays]
     if missing:
         given = f"no array {missing[0]!r} in {path.name} (there is {', '.join(arrays) or 'nothing'})"
@@ -159,23 +161,6 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
 
 
 _NAMES = ("inputs", "labels", "test_inputs", "test_labels")
-
-
-def _npz(path: Path) -> Mapping[str, NDArray[Any]]:
-    expected = "a readable .npz file of plain arrays"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-        if total > LARGEST:
-            raise TooLargeError("data", f"{total} bytes", LARGEST)
-        with np.load(path, allow_pickle=False) as archive:  # a pickle inside is refused
-            return {name: archive[name] for name in archive.files if name in _NAMES}
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, MemoryError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("data", f"{path.name}: {error}", expected, "unreadable") from error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, SyntaxError) as error:
-        raise InputError("data", f"{path.name}: {error}", expected, "unreadable") from error
 
 
 def _safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
