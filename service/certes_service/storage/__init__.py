@@ -1,0 +1,1 @@
+"""What is kept: tables (SQLAlchemy) and blobs (fsspec), each tenant apart."""

@@ -1,0 +1,1 @@
+"""Who asks: tenants, API keys, sessions of the page, and what each may do."""

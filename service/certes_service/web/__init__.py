@@ -1,0 +1,1 @@
+"""The page at /: rendered here, without a build step, without the internet."""
