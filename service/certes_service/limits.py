@@ -61,7 +61,7 @@ class BodyLimit:
             await self._refuse(f"more than {self.limit} bytes", scope, receive, send)
 
     async def _refuse(self, given: str, scope: Scope, receive: Receive, send: Send) -> None:
-        await _drain(receive)
+        await drain(receive)
         response = of_input_error(TooLargeError("body", given, self.limit))
         response.headers["Connection"] = "close"
         await response(scope, receive, send)
@@ -78,7 +78,8 @@ def _declared(scope: Scope) -> int | None:
     return None
 
 
-async def _drain(receive: Receive) -> None:
+async def drain(receive: Receive) -> None:
+    """Read a body and throw it away, some of it and for a while, before a refusal."""
     left = _DRAIN_BYTES
     try:
         async with asyncio.timeout(_DRAIN_SECONDS):
