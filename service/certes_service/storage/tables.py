@@ -17,7 +17,7 @@ metadata = sa.MetaData(
 )
 
 _ID, _DIGEST, _NAME = sa.String(64), sa.String(64), sa.String(200)
-_TIME = sa.Double()
+_TIME: sa.Double[float] = sa.Double()
 
 
 def _text(name: str, *, null: bool = False) -> sa.Column[str]:
