@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from certes_service.settings import Settings
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from certes_service.settings import Settings
 
 __all__ = ["Settings", "create_app"]
 
@@ -17,14 +17,21 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         MissingExtraError: the extra ``service`` is not installed.
-        StorageError: the data directory cannot be used.
+        StorageError: the database or the blobs cannot be used.
     """
-    from certes.errors import MissingExtraError
+    from certes_service.extras import needed
 
-    try:
+    with needed("the HTTP service"):
         from certes_service.app import build
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in {"certes", "certes_service"}:
-            raise
-        raise MissingExtraError(error.name or "fastapi", "service", "the HTTP service") from error
     return build(settings)
+
+
+def __getattr__(name: str) -> Any:
+    """``Settings``, on first use: reading settings needs the extra ``service`` too."""
+    if name != "Settings":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from certes_service.extras import needed
+
+    with needed("the HTTP service"):
+        from certes_service.settings import Settings
+    return Settings

@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote
 
 from certes.errors import InputError
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 MEBIBYTE = 2**20
 PREFIX = "CERTES_"
 #: Names the file of settings (TOML). Everything else about the service may stand in it.
 FILE_VARIABLE = "CERTES_CONFIG"
+#: Settings whose values are never shown: not in errors, not by ``certes config``, not in the log.
+SECRETS = ("database", "signing_key", "blob_options")
+_POSTGRESQL = ("postgres://", "postgresql://", "postgresql+psycopg://")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -36,6 +46,9 @@ class Settings(BaseSettings):
     data: Path = Field(Path("certes-data"), description="Directory of the embedded database and blobs.")
     database: SecretStr | None = Field(
         None, description="Database URL (postgresql://USER:PASSWORD@HOST/NAME); unset: SQLite files in `data`."
+    )
+    database_password_file: Path | None = Field(
+        None, description="File with the password of that URL, which is then left out of it."
     )
     blobs: str | None = Field(
         None,
@@ -73,7 +86,9 @@ class Settings(BaseSettings):
     )
     wait_most: Positive = Field(60.0, description="Longest wait that a call may ask for.")
     beat_seconds: Positive = Field(5.0, description="Time between two signs of life of a worker.")
-    lease_seconds: Positive = Field(15.0, description="Silence after which a worker's jobs go to others.")
+    lease_seconds: Positive = Field(
+        15.0, validate_default=True, description="Silence after which a worker's jobs go to others."
+    )
     grace_seconds: Positive = Field(10.0, description="How long running work may go on after SIGTERM.")
     poll_seconds: Positive = Field(0.5, description="How often a worker looks for queued jobs.")
 
@@ -91,6 +106,9 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field("json", description="How the log is written (to stderr).")
     log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="What is logged.")
     metrics: bool = Field(True, description="Answer /metrics.")
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None, description="Port on which `certes worker` answers /metrics, at `host`; unset: it does not."
+    )
 
     @classmethod
     def read(cls, **given: Any) -> Self:
@@ -102,16 +120,42 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            secret = name.startswith(("database", "signing_key", "blob_options"))
-            raise InputError(
-                name, "a value that is not shown" if secret else repr(first.get("input"))[:200], first["msg"], "setting"
-            ) from None
+            raise _refused(error) from None
+        except SettingsError as error:  # a variable that should be JSON
+            name = next((name for name in cls.model_fields if f'"{name}"' in str(error)), FILE_VARIABLE)
+            raise InputError(name, "a value that is not shown", "JSON", "setting") from None
         except (OSError, ValueError) as error:
             raise InputError(
                 FILE_VARIABLE, os.environ.get(FILE_VARIABLE, ""), f"a TOML file: {error}", "setting"
             ) from None
+
+    @field_validator("database")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(_POSTGRESQL):
+            raise ValueError("a URL postgresql://USER:PASSWORD@HOST/NAME")
+        return value
+
+    @field_validator("lease_seconds")
+    @classmethod
+    def _outlasts_a_beat(cls, value: float, info: ValidationInfo) -> float:
+        if value <= info.data.get("beat_seconds", 0.0):
+            raise ValueError("more than beat_seconds: otherwise the living count as dead")
+        return value
+
+    @field_validator("signing_key_file")
+    @classmethod
+    def _is_the_only_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("signing_key") is not None:
+            raise ValueError("nothing, as signing_key is set: one of the two signs")
+        return value
+
+    @field_validator("database_password_file")
+    @classmethod
+    def _has_a_url(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("database") is None:
+            raise ValueError("nothing, as database is not set: it would be the password of that URL")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -134,16 +178,27 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """SQLAlchemy's URL of our tables."""
-        if self.database is None:
-            return f"sqlite:///{self.data / 'certes.db'}"
-        return _psycopg(self.database.get_secret_value())
+        return self._postgresql or f"sqlite:///{self.data / 'certes.db'}"
 
     @property
     def jobs_url(self) -> str:
         """SQLAlchemy's URL of the tables of the durable queue: the same PostgreSQL, or a second SQLite file."""
+        return self._postgresql or f"sqlite:///{self.data / 'jobs.db'}"
+
+    @property
+    def _postgresql(self) -> str | None:
         if self.database is None:
-            return f"sqlite:///{self.data / 'jobs.db'}"
-        return _psycopg(self.database.get_secret_value())
+            return None
+        url = _psycopg(self.database.get_secret_value())
+        if self.database_password_file is None:
+            return url
+        password = _content("database_password_file", self.database_password_file, "a readable file").strip()
+        scheme, _, rest = url.partition("://")
+        user, at, place = rest.rpartition("@")
+        if not at or ":" in user:
+            expected = "a URL with a user and without a password: database_password_file has it"
+            raise InputError("database", "a value that is not shown", expected, "setting")
+        return f"{scheme}://{user}:{quote(password.decode('utf-8', 'replace'), safe='')}@{place}"
 
     @property
     def blobs_url(self) -> str:
@@ -161,16 +216,28 @@ class Settings(BaseSettings):
             return self.signing_key.get_secret_value().encode()
         if self.signing_key_file is None:
             return None
-        try:
-            return self.signing_key_file.read_bytes()
-        except OSError as error:
-            given = f"{self.signing_key_file}: {error.strerror}"
-            raise InputError("signing_key_file", given, "a readable private key (PEM)", "unreadable") from error
+        return _content("signing_key_file", self.signing_key_file, "a readable private key (PEM)")
 
 
 def _psycopg(url: str) -> str:
-    """The URL with the driver that is installed; others of PostgreSQL's own forms are left as they are."""
-    for scheme in ("postgres://", "postgresql://"):
-        if url.startswith(scheme):
-            return "postgresql+psycopg://" + url[len(scheme) :]
-    return url
+    """The URL with the driver that is installed."""
+    return "postgresql+psycopg://" + url.partition("://")[2]
+
+
+def _content(name: str, path: Path, expected: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(name, f"{path}: {error.strerror}", expected, "unreadable") from error
+
+
+def _refused(error: ValidationError) -> InputError:
+    """What is wrong with the first setting that is wrong."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return InputError(name, "a setting of that name", "a name that `certes config` lists", "setting")
+    secret = name.partition(".")[0] in SECRETS
+    given = "a value that is not shown" if secret else repr(first.get("input"))[:200]
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return InputError(name, given, expected, "setting")
