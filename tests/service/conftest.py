@@ -16,6 +16,10 @@ import uvicorn
 from certes_service import Settings, create_app
 from certes_service.server import Protocol, Server, bind, url_of
 
+from tests.service.postgres import postgres, postgres_url
+
+__all__ = ["postgres", "postgres_url"]  # fixtures
+
 MIB = 2**20
 
 
