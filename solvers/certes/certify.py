@@ -64,14 +64,9 @@ def certify(
     Raises:
         InputError: unknown condition, backend or step, or a rate that cannot be asked for.
     """
+    check(system, condition, rate, step=step, backend=backend, seconds=seconds)
     if isinstance(system, UnsupportedCell):
-        if condition != "auto":
-            by_name(condition)
         return Result("undecided", reason="unsupported_cell", detail=f"{system.cell}: {system.detail}")
-    if step not in ("given", "max"):
-        raise InputError("step", repr(step), "'given' or 'max'", "unknown-value")
-    if step == "max" and rate != "best":
-        raise InputError("rate", repr(rate), "'best' with step 'max': the factor there is close to 1", "conflict")
     name = None if condition == "auto" else by_name(condition).name
     goal = Goal(_target(system, rate), _backend(backend), time_limit(seconds), progress, cancelled)
     with one_blas_thread():
@@ -86,6 +81,35 @@ def certify(
     if step == "max" and system.continuous:
         return replace(result, detail=f"no Euler step can be certified; about continuous time: {result.detail}")
     return result
+
+
+def check(
+    system: System | UnsupportedCell,
+    condition: str = "auto",
+    rate: object = "best",
+    *,
+    step: str = "given",
+    backend: str = "auto",
+    seconds: object = None,
+) -> None:
+    """Whether :func:`certify` can be asked this; nothing is computed.
+
+    Raises:
+        InputError: as :func:`certify`.
+    """
+    if condition != "auto":
+        by_name(condition)
+    if isinstance(system, UnsupportedCell):
+        return
+    if step not in ("given", "max"):
+        raise InputError("step", repr(step), "'given' or 'max'", "unknown-value")
+    if step == "max" and rate != "best":
+        raise InputError("rate", repr(rate), "'best' with step 'max': the factor there is close to 1", "conflict")
+    if step == "max" and system.discrete:
+        raise InputError("step", "'max' for a system that is given as a map", "a system in continuous time", "conflict")
+    _target(system, rate)
+    _backend(backend)
+    time_limit(seconds)
 
 
 def _auto(inquiry: Inquiry, refute: bool) -> Result | None:
@@ -125,15 +149,9 @@ def _answer(inquiry: Inquiry, refute: bool) -> Result:
 
 
 def _at_largest_step(system: System, monitor: Monitor) -> System:
-    """The Euler map at the largest step that can be certified; in continuous time where no step can.
-
-    Raises:
-        InputError: the system is given as a map.
-    """
+    """The Euler map at the largest step that can be certified; in continuous time where no step can."""
     from certes import steps
 
-    if system.discrete:
-        raise InputError("step", "'max' for a system that is given as a map", "a system in continuous time", "conflict")
     flow = system.with_step(None)
     if system.is_sparse:
         return flow

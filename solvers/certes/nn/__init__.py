@@ -18,11 +18,11 @@ except ImportError as error:
 
     raise MissingExtraError("torch", "train", "certes repair") from error
 
-from certes.nn.data import DataSet, Sequences, read_data
 from certes.nn.networks import Classifier
 from certes.nn.outcome import Repair
 from certes.nn.parametrisations import Lure
 from certes.nn.repair import repair
-from certes.nn.roles import Roles
+from certes.roles import Roles
+from certes.sequences import DataSet, Sequences, read_data
 
 __all__ = ["Classifier", "DataSet", "Lure", "Repair", "Roles", "Sequences", "read_data", "repair"]

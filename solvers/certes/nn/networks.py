@@ -18,12 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from certes.activations import activation as look_up
 from certes.dtypes import rounded
-from certes.errors import InputError
 from certes.nn.activations import torch_activation
-from certes.nn.data import Sequences
-from certes.nn.roles import Roles
+from certes.roles import Roles, activation_run
+from certes.sequences import Sequences
 from certes.systems import System
 from certes.weights import WeightFile
 
@@ -79,22 +77,8 @@ class Classifier:
         Raises:
             InputError: in continuous time, several time constants, sparse, no activation, or tensors that do not fit.
         """
-        if system.form == "lure":
-            raise InputError("form", "lure", "rate, hopfield or torch-rnn", "not-applicable")
-        if system.step is None:
-            raise InputError("step", "none (continuous time)", "the step at which the network is run", "missing-value")
-        if system.is_sparse:
-            raise InputError("W", "sparse weights", "dense weights", "sparse")
-        if not system.uniform_tau:
-            raise InputError("tau", "several time constants", "one time constant for all neurons", "not-applicable")
-        named = activation or (None if system.slope.activation is None else system.slope.activation.name)
-        if named is None:
-            raise InputError("activation", "slopes only", "the activation that the network runs", "missing-value")
-        entry = look_up(named)
-        if (system.slope.lower > entry.lower).any() or (system.slope.upper < entry.upper).any():
-            given = f"{named} with slopes in [{entry.lower:g}, {entry.upper:g}]"
-            raise InputError("activation", given, "a function whose slopes the system allows", "conflict")
-        return cls(file, system, roles or Roles.of(file, system), entry.name)
+        named = activation_run(system, activation)
+        return cls(file, system, roles or Roles.of(file, system), named)
 
     @property
     def leak(self) -> float:

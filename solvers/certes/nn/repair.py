@@ -25,7 +25,6 @@ from certes.engines.monitor import Monitor
 from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
 from certes.nn.checkpoints import Checkpoint, Checkpoints
-from certes.nn.data import DataSet
 from certes.nn.networks import Classifier, Dynamics, Parameters
 from certes.nn.outcome import Repair, Stopped
 from certes.nn.parametrisations import Lure
@@ -36,6 +35,7 @@ from certes.projection.project import project
 from certes.projection.settle import certified, settle
 from certes.proofs import LureProof, SingularProof
 from certes.results import Result
+from certes.sequences import DataSet
 from certes.spec import SystemSpec
 from certes.systems import HopfieldNetwork, RateNetwork, System
 from certes.weights import WeightFile, read_weights, rewritten

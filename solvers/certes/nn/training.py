@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from certes.errors import InputError
-from certes.nn.data import Sequences
 from certes.nn.networks import Dynamics, Parameters, Run
 from certes.nn.parametrisations import Lure
+from certes.sequences import Sequences
 
 Array = NDArray[np.float64]
 Stop = Literal["deadline", "cancelled", "diverged"]

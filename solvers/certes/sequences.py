@@ -1,7 +1,7 @@
 """Labelled sequences: read from .npz, .safetensors or IDX files (MNIST), and split.
 
 Three parts, for three purposes: sequences to *train* on, sequences to *choose* by (early stopping; a part of the
-training data), and sequences to *test* on, which choose nothing.
+training data), and sequences to *test* on, which choose nothing. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from certes.errors import InputError, TooLargeError
 from certes.npz import LARGEST, read_npz
-from certes.weights import read_weights
+from certes.weights import Limits, read_weights
 
 Array = NDArray[np.float64]
 
@@ -145,15 +145,45 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
     path = Path(name)
     if path.suffix not in (".npz", ".safetensors"):
         raise InputError("data", repr(path.name), f"a .npz or .safetensors file, or {MNIST}FOLDER", "unknown-value")
-    if path.suffix == ".npz":
-        arrays: Mapping[str, NDArray[Any]] = read_npz(
-            path, "data", lambda names: tuple(name for name in names if name in _NAMES)
-        )
-    else:
-        arrays = _safetensors(path)
+    if path.suffix == ".safetensors":
+        return data_of(path, seed=seed)
+    arrays = read_npz(path, "data", lambda names: tuple(name for name in names if name in _NAMES))
+    return _of_arrays(arrays, path.name, seed)
+
+
+def data_of(
+    source: Path | bytes, limits: Limits | None = None, *, seed: int = SPLIT_SEED, name: str | None = None
+) -> DataSet:
+    """A data set in a safetensors file: ``inputs`` and ``labels``, optionally ``test_inputs`` and ``test_labels``.
+
+    Args:
+        source: path, or the bytes of a file.
+        limits: bounds on its size.
+        seed: of the split, where there are no test data.
+        name: what the file is called in errors.
+
+    Raises:
+        InputError: naming the array (``data.labels``), or ``data`` if it is no such file.
+        TooLargeError: beyond the limits.
+    """
+    try:
+        file = read_weights(source, limits, name=name)
+        arrays = {name: file.tensors[name].array() for name in _NAMES if name in file.tensors}
+    except TooLargeError as error:
+        raise TooLargeError(_field(error), error.given, error.limit, error.expected.rpartition(" ")[2]) from None
+    except InputError as error:
+        raise InputError(_field(error), error.given, error.expected, error.slug) from None
+    return _of_arrays(arrays, file.name or "the file", seed)
+
+
+def _field(error: InputError) -> str:
+    return "data" if error.field == "weights" else f"data.{error.field}"
+
+
+def _of_arrays(arrays: Mapping[str, NDArray[Any]], file: str, seed: int) -> DataSet:
     missing = [part for part in ("inputs", "labels") if part not in arrays]
     if missing:
-        given = f"no array {missing[0]!r} in {path.name} (there is {', '.join(arrays) or 'nothing'})"
+        given = f"no array {missing[0]!r} in {file} (there is {', '.join(arrays) or 'nothing'})"
         raise InputError("data", given, "arrays inputs and labels", "missing-value")
     return DataSet.of(
         arrays["inputs"], arrays["labels"], arrays.get("test_inputs"), arrays.get("test_labels"), seed=seed
@@ -161,17 +191,6 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
 
 
 _NAMES = ("inputs", "labels", "test_inputs", "test_labels")
-
-
-def _safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
-    try:
-        file = read_weights(path)
-        return {name: file.tensors[name].array() for name in _NAMES if name in file.tensors}
-    except TooLargeError:
-        raise
-    except InputError as error:
-        field = "data" if error.field == "weights" else f"data.{error.field}"
-        raise InputError(field, error.given, error.expected, error.slug) from None
 
 
 def _sequences(prefix: str, inputs: object, labels: object) -> Sequences:

@@ -1,10 +1,14 @@
-"""Which tensor of a weight file plays which part in a recurrent classifier: named by the user, or by usual names."""
+"""Which tensor of a weight file plays which part in a recurrent classifier: named by the user, or by usual names.
+
+Nothing here needs torch: a request to train can be checked where it is not installed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from certes.activations import activation as look_up
 from certes.errors import InputError
 from certes.systems import System
 from certes.weights import StoredTensor, WeightFile
@@ -82,6 +86,34 @@ class Roles:
             twice = next(name for name in found.all if found.all.count(name) > 1)
             raise InputError("tensors", f"{twice!r} in two parts", "a tensor of its own for each part", "conflict")
         return found
+
+
+def activation_run(system: System, activation: str | None = None) -> str:
+    """Name of the activation of a system that can be run as a recurrent classifier.
+
+    Args:
+        system: the recurrent part.
+        activation: the function that is run, if the system states slopes only.
+
+    Raises:
+        InputError: in continuous time, several time constants, sparse, no activation, or one with other slopes.
+    """
+    if system.form == "lure":
+        raise InputError("form", "lure", "rate, hopfield or torch-rnn", "not-applicable")
+    if system.step is None:
+        raise InputError("step", "none (continuous time)", "the step at which the network is run", "missing-value")
+    if system.is_sparse:
+        raise InputError("W", "sparse weights", "dense weights", "sparse")
+    if not system.uniform_tau:
+        raise InputError("tau", "several time constants", "one time constant for all neurons", "not-applicable")
+    named = activation or (None if system.slope.activation is None else system.slope.activation.name)
+    if named is None:
+        raise InputError("activation", "slopes only", "the activation that the network runs", "missing-value")
+    entry = look_up(named)
+    if (system.slope.lower > entry.lower).any() or (system.slope.upper < entry.upper).any():
+        given = f"{named} with slopes in [{entry.lower:g}, {entry.upper:g}]"
+        raise InputError("activation", given, "a function whose slopes the system allows", "conflict")
+    return entry.name
 
 
 def _input(weights: WeightFile, recurrent: str, size: int) -> str:
