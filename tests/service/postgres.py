@@ -36,7 +36,7 @@ log_timezone = 'UTC'
 timezone = 'UTC'
 """
 MISSING = (
-    "PostgreSQL (initdb and pg_ctl) is neither on PATH nor in /usr/lib/postgresql; Debian: apt-get install postgresql"
+    "PostgreSQL (initdb, pg_ctl) is neither on PATH nor in /usr/lib/postgresql; on Debian: apt-get install postgresql"
 )
 
 

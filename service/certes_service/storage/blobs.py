@@ -106,9 +106,21 @@ class Blobs:
         with self._lock:
             self._sizes.pop(tenant, None)
 
-    def age(self, tenant: str, digest: str) -> float | None:
-        """Seconds since it was last written, by the clock of the store; None if it is not there."""
-        return self.place.age(_name(tenant, digest))
+    def written(self, tenant: str, digest: str) -> float | None:
+        """When it was last written, in seconds since 1970 by the store's clock; None if it is not there.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        return self.place.written(_name(tenant, digest))
+
+    def now(self) -> float:
+        """The store's clock.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        return self.place.now()
 
     def walk(self) -> Iterator[Blob]:
         """All blobs of all tenants, in no order; what is no blob is left out.
@@ -116,7 +128,7 @@ class Blobs:
         Raises:
             StorageError: the store cannot be read.
         """
-        now = self.place.now()
+        now = self.now()
         for tenant in self.place.folders():
             if _TENANT.fullmatch(tenant) is None:
                 continue
@@ -155,7 +167,7 @@ class Blobs:
         Raises:
             StorageError: it cannot.
         """
-        self.place.now()
+        self.now()
 
     def _grown(self, tenant: str, size: int) -> None:
         with self._lock:

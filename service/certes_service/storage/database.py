@@ -20,7 +20,7 @@ from certes_service.storage.errors import CorruptedError, StorageError
 log = logging.getLogger("certes.service")
 
 #: Locks of the database that our own processes agree on (PostgreSQL's advisory locks).
-_MIGRATING, _NAMING = 0x43455254_0001, 0x43455254_0002
+_MIGRATING, _NAMING, _KEEPING = 0x43455254_0001, 0x43455254_0002, 0x43455254_0003
 _WRITE = "certes_write"
 #: A server that went away is noticed within half a minute, also in the middle of a question.
 _PATIENCE = {
@@ -150,6 +150,37 @@ class Database:
             return False
         return True
 
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Nothing is collected until it is left: a backup copies what was named when it began.
+
+        Raises:
+            StorageError: the database cannot be reached.
+        """
+        with self._kept(exclusive=False):
+            yield
+
+    @contextlib.contextmanager
+    def sole_collector(self) -> Iterator[bool]:
+        """True for one collector at a time, and never during a backup; False for all others, without waiting.
+
+        Raises:
+            StorageError: the database cannot be reached.
+        """
+        with self._kept(exclusive=True) as alone:
+            yield alone
+
+    @contextlib.contextmanager
+    def _kept(self, *, exclusive: bool) -> Iterator[bool]:
+        if self.path is not None:
+            with _locked(Path(f"{self.path}.collecting"), exclusive, wait=not exclusive) as held:
+                yield held
+            return
+        lock = "pg_try_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
+        with self.read() as connection:
+            held = connection.execute(sa.text(f"SELECT {lock}(:lock)"), {"lock": _KEEPING}).scalar()
+            yield held is not False
+
     def upsert(
         self, connection: sa.Connection, table: sa.Table, values: Mapping[str, Any], update: Sequence[str] | None
     ) -> None:
@@ -176,7 +207,7 @@ class Database:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATING})
                 yield connection
             return
-        with _locked(Path(f"{self.path}.lock")), self.engine.connect() as connection:
+        with _locked(Path(f"{self.path}.lock"), exclusive=True), self.engine.connect() as connection:
             # kept in the file; the change is refused, without any waiting, while others have it open
             connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
             with connection.execution_options(**{_WRITE: True}).begin():
@@ -191,14 +222,19 @@ class Database:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, exclusive: bool, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a file's lock, which ends with the process; False if it is not to be had without waiting."""
     try:
         file = path.open("ab")
     except OSError as error:
         raise StorageError(f"the database cannot be used: {error.strerror or error}") from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

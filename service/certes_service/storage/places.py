@@ -70,8 +70,8 @@ class Place(Protocol):
         """Remove; nothing happens if it is not there."""
         ...
 
-    def age(self, name: str) -> float | None:
-        """Seconds since it was written, by the place's clock; None if it is not there."""
+    def written(self, name: str) -> float | None:
+        """When it was written, in seconds since 1970 by the place's clock; None if it is not there."""
         ...
 
     def now(self) -> float:
@@ -158,17 +158,20 @@ class Directory:
 
     def missing(self, names: list[str]) -> list[str]:
         """Those that are not there."""
-        return [name for name in names if self._written(name) is None]
+        return [name for name in names if self.written(name) is None]
 
     def remove(self, name: str) -> None:
         """Remove; nothing happens if it is not there."""
         with _told("removing from the store failed"):
             (self.root / name).unlink(missing_ok=True)
 
-    def age(self, name: str) -> float | None:
-        """Seconds since it was written; None if it is not there."""
-        written = self._written(name)
-        return None if written is None else self.now() - written
+    def written(self, name: str) -> float | None:
+        """When it was written; None if it is not there."""
+        with _told("reading from the store failed"):
+            try:
+                return (self.root / name).stat().st_mtime
+            except FileNotFoundError:
+                return None
 
     def now(self) -> float:
         """The clock of the file system (of another machine, if it is mounted), by a file that is written."""
@@ -203,13 +206,6 @@ class Directory:
                 with contextlib.suppress(OSError):
                     if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                         left.unlink()
-
-    def _written(self, name: str) -> float | None:
-        with _told("reading from the store failed"):
-            try:
-                return (self.root / name).stat().st_mtime
-            except FileNotFoundError:
-                return None
 
     def _make(self, folder: Path) -> None:
         """Create a folder; its name is on disk before anything is put into it."""
@@ -281,10 +277,10 @@ class Objects:
         with contextlib.suppress(FileNotFoundError):
             self._call("removing from", self._system.rm_file, self._path(name))
 
-    def age(self, name: str) -> float | None:
-        """Seconds since it was written, by the store's clock; None if it is not there."""
+    def written(self, name: str) -> float | None:
+        """When it was written; None if it is not there."""
         info = self._info(name)
-        return None if info is None else self.now() - _written(info)
+        return None if info is None else _written(info)
 
     def now(self) -> float:
         """The store's clock, by an object that is written."""
