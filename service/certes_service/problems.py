@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from certes.errors import InputError, MissingExtraError, TooLargeError
+from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from certes_service.store import StorageError
+from certes_service.storage.errors import StorageError
 
 MEDIA_TYPE = "application/problem+json"
 PREFIX = "urn:certes:error:"
@@ -34,6 +34,7 @@ _BY_STATUS = {
     406: "not-acceptable",
     413: "too-large",
     415: "unsupported-media-type",
+    429: "too-many-requests",
     503: "unavailable",
 }
 log = logging.getLogger("certes.service")
@@ -57,17 +58,46 @@ class Busy(Exception):
     """Too many requests wait for a solver (HTTP 503)."""
 
 
+class Crowded(Exception):
+    """Too many jobs of one tenant wait or run (HTTP 429)."""
+
+
+class JobFailed(Exception):
+    """A job that ended in a problem: the call that waited for it answers with that problem.
+
+    Args:
+        job: its name.
+        members: of the problem.
+    """
+
+    def __init__(self, job: str, members: Mapping[str, Any]) -> None:
+        super().__init__(job)
+        self.job, self.members = job, dict(members)
+
+
+#: What is told of an error inside: nothing of the inside.
+INTERNAL = "An error inside the service. It has been logged; nothing was certified."
+
+
+def body(status: int, slug: str, detail: str, **members: Any) -> dict[str, Any]:
+    """The members of a problem; those that are None are left out."""
+    found: dict[str, Any] = {"type": PREFIX + slug, "title": _title(slug), "status": status, "detail": detail}
+    return found | {key: value for key, value in members.items() if value is not None}
+
+
 def problem(
     status: int, slug: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any
 ) -> ProblemResponse:
     """Build a problem response; members that are None are left out."""
-    body: dict[str, Any] = {"type": PREFIX + slug, "title": _title(slug), "status": status, "detail": detail}
-    body.update({key: value for key, value in members.items() if value is not None})
-    return ProblemResponse(body, status, headers=dict(headers or {}))
+    return ProblemResponse(body(status, slug, detail, **members), status, headers=dict(headers or {}))
 
 
-def of_input_error(error: InputError) -> ProblemResponse:
-    """The problem that an :class:`InputError` is."""
+def members(error: CertesError) -> dict[str, Any]:
+    """The members of the problem that an error of the library is."""
+    if isinstance(error, MissingExtraError):
+        return body(501, "missing-extra", str(error), extra=error.extra)
+    if not isinstance(error, InputError):
+        return body(500, "internal", INTERNAL)
     limit = error.limit if isinstance(error, TooLargeError) else None
     status = HTTPStatus.UNPROCESSABLE_ENTITY.value
     if limit is not None:
@@ -78,10 +108,20 @@ def of_input_error(error: InputError) -> ProblemResponse:
         status = 404
     elif error.slug in SYNTAX:
         status = 400
-    return problem(
+    return body(
         status, error.slug, clip(str(error), 2000),
         field=clip(error.field), given=clip(error.given), expected=clip(error.expected), limit=limit,
     )  # fmt: skip
+
+
+def of_members(found: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> ProblemResponse:
+    """A problem response with these members."""
+    return ProblemResponse(dict(found), int(found.get("status", 500)), headers=dict(headers or {}))
+
+
+def of_input_error(error: InputError) -> ProblemResponse:
+    """The problem that an :class:`InputError` is."""
+    return of_members(members(error))
 
 
 def install(app: FastAPI) -> None:
@@ -93,7 +133,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(MissingExtraError)
     async def missing_extra(_: Request, error: MissingExtraError) -> ProblemResponse:
-        return problem(501, "missing-extra", str(error), extra=error.extra)
+        return of_members(members(error))
 
     @app.exception_handler(StorageError)
     async def storage(_: Request, error: StorageError) -> ProblemResponse:
@@ -103,6 +143,15 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Busy)
     async def busy(_: Request, error: Busy) -> ProblemResponse:
         return problem(503, "busy", str(error), {"Retry-After": "5"})
+
+    @app.exception_handler(Crowded)
+    async def crowded(_: Request, error: Crowded) -> ProblemResponse:
+        return problem(429, "crowded", str(error), {"Retry-After": "10"})
+
+    @app.exception_handler(JobFailed)
+    async def job_failed(_: Request, error: JobFailed) -> ProblemResponse:
+        headers = {"Retry-After": "30"} if error.members.get("status") == 503 else {}
+        return of_members(error.members, headers | {"Content-Location": f"/v1/jobs/{error.job}"})
 
     @app.exception_handler(RequestValidationError)
     async def validation(_: Request, error: RequestValidationError) -> ProblemResponse:
@@ -129,8 +178,7 @@ def install(app: FastAPI) -> None:
     async def crash(_: Request, error: Exception) -> ProblemResponse:
         # Starlette re-raises after answering: the server logs the traceback and closes the connection, which the
         # client has to know before it sends its next request. The answer tells nothing of the inside.
-        said = "An error inside the service. It has been logged; nothing was certified."
-        return problem(500, "internal", said, {"Connection": "close"})
+        return problem(500, "internal", INTERNAL, {"Connection": "close"})
 
 
 def clip(text: str, limit: int = 300) -> str:

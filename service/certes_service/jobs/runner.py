@@ -1,0 +1,251 @@
+"""What a worker does with a job: take it, run it in a solver process, sign, enter what came of it.
+
+The answer, the certificates and the end of the job are entered in one transaction that holds only if this attempt
+still owns the job. Blobs are written before it: until then nothing names them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from certes.errors import CertesError, InputError
+
+from certes_service import problems
+from certes_service.jobs.board import Board, Superseded
+from certes_service.jobs.durable import LetGo
+from certes_service.jobs.job import TRAIN, Job
+from certes_service.questions.base import Finished, Solved
+from certes_service.questions.signing import finished
+from certes_service.settings import Settings
+from certes_service.solving.pool import Pool, Stopped
+from certes_service.solving.task import Task
+from certes_service.storage.blobs import Blobs
+from certes_service.storage.errors import StorageError
+from certes_service.storage.store import Store
+
+log = logging.getLogger("certes.service")
+T = TypeVar("T")
+
+#: After so many workers a job is given up: it kills what works on it.
+MOST_ATTEMPTS = 20
+#: Seconds between two looks at the job's row while it is solved.
+_LOOK = 0.3
+#: Seconds between two tries while the database is away.
+_AGAIN = 1.0
+#: How often the writing of blobs is tried before the job fails: a full disk seldom mends itself.
+_BLOB_TRIES = 3
+
+
+class Observer(Protocol):
+    """What is told of jobs (metrics and the log)."""
+
+    def solved(self, job: Job, answer: dict[str, Any], seconds: float) -> None:
+        """A solver came to an answer."""
+        ...
+
+    def ended(self, job: Job, state: str, seconds: float) -> None:
+        """A job ended here."""
+        ...
+
+    def killed(self, reason: str) -> None:
+        """A solver was killed."""
+        ...
+
+
+class Runner:
+    """Does the jobs of this process.
+
+    Args:
+        settings: limits and the signing key.
+        executor: name of this process.
+        board: the jobs.
+        store: certificates and answers.
+        blobs: weights and checkpoints.
+        pool: solver processes.
+        observer: told of jobs.
+        device: where training computes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        executor: str,
+        board: Board,
+        store: Store,
+        blobs: Blobs,
+        pool: Pool,
+        observer: Observer,
+        device: str = "cpu",
+    ) -> None:
+        self._settings, self._executor, self._device = settings, executor, device
+        self._board, self._store, self._blobs, self._pool = board, store, blobs, pool
+        self._observer = observer
+        self._key = settings.private_key
+        self._leaving = threading.Event()
+        self.running: set[str] = set()
+        self.ended: Callable[[str], None] = lambda _: None
+
+    def leave(self) -> None:
+        """Let go of every job: solvers are killed, the jobs stay for other workers."""
+        self._leaving.set()
+
+    def work(self, name: str) -> str:
+        """Do one job, to its end.
+
+        Raises:
+            LetGo: this process ends, or the job is not its any more.
+        """
+        started = time.monotonic()
+        job = self._patiently(lambda: self._board.take(name, self._executor))
+        if job is None:
+            return "over"
+        self.running.add(name)
+        try:
+            state = self._done(job)
+            self._observer.ended(job, state, time.monotonic() - started)
+            return state
+        except Superseded:
+            log.info("job %s is not ours any more", name)
+            return "superseded"
+        finally:
+            self.running.discard(name)
+            self.ended(name)
+
+    def _done(self, job: Job) -> str:
+        """Solve and enter; whatever goes wrong with the job itself is its outcome."""
+        if job.attempt > MOST_ATTEMPTS:
+            return self._failed(job, _problem(500, "internal", "Every worker that took this job died."))
+        try:
+            solved = self._solved(job)
+            rows, answer = self._staged(job, finished(solved, self._key))
+        except Stopped as stopped:
+            return self._stopped(job, stopped.reason)
+        except InputError as error:
+            return self._failed(job, problems.members(error))
+        except StorageError as error:
+            return self._failed(job, _problem(503, "storage", str(error)))
+        except CertesError as error:
+            return self._failed(job, problems.members(error))
+        except Superseded:
+            raise
+        except Exception:
+            log.exception("job %s", job.id)
+            return self._failed(job, _problem(500, "internal", problems.INTERNAL))
+
+        def enter() -> None:
+            with self._store.database.begin() as connection:
+                self._board.end(connection, job, "done", answer=answer, error=None)
+                remembered = answer if answer.get("certificate") else None
+                self._store.enter(connection, job.tenant, rows, job.question, remembered)
+
+        self._patiently(enter)
+        return "done"
+
+    def _solved(self, job: Job) -> Solved:
+        weights = self._blob(job, job.weights)
+        resume = None if job.checkpoint is None else self._blobs.get(job.tenant, job.checkpoint)
+        limit = self._settings.train_seconds if job.queue == TRAIN else self._settings.solve_seconds
+        task = Task.of(job.kind, job.request, weights, job.name, self._attached(job), self._settings, resume, self._device)
+        watch = _Watch(self._board, job, self._leaving)
+        began = time.monotonic()
+        solved = self._pool.run(
+            task,
+            seconds=_left(job, limit),
+            watch=watch,
+            on_progress=lambda progress: self._note(job, progress=progress),
+            on_checkpoint=lambda data: self._note(job, checkpoint=self._blobs.put(job.tenant, data)),
+        )
+        self._observer.solved(job, solved.answer, time.monotonic() - began)
+        return solved
+
+    def _blob(self, job: Job, digest: str | None) -> bytes:
+        data = None if digest is None else self._blobs.get(job.tenant, digest)
+        if data is None:
+            raise StorageError("the weights of the job are not in the store any more")
+        return data
+
+    def _attached(self, job: Job) -> dict[str, Any]:
+        """Stored certificates that the question refers to."""
+        found = {}
+        for digest in job.request.get("needs", ()):
+            stored = self._store.certificate(job.tenant, digest)
+            if stored is not None:
+                found[digest] = stored
+        return found
+
+    def _note(self, job: Job, **values: Any) -> None:
+        """Progress and checkpoints: lost ones cost time and nothing else."""
+        try:
+            self._board.note(job, **values)
+        except StorageError as error:
+            log.warning("job %s: %s", job.id, error)
+
+    def _staged(self, job: Job, made: Finished) -> tuple[Any, dict[str, Any]]:
+        for left in reversed(range(_BLOB_TRIES)):
+            try:
+                return self._store.stage(job.tenant, made.documents), made.answer
+            except StorageError:
+                if not left or self._leaving.wait(_AGAIN / 2):
+                    raise
+        raise AssertionError
+
+    def _stopped(self, job: Job, reason: str) -> str:
+        self._observer.killed(reason)
+        if reason == "shutdown":
+            self._patiently(lambda: self._board.release(job))
+            raise LetGo
+        if reason == "superseded":
+            raise Superseded(job.id)
+        return reason  # cancelled: the row says so already
+
+    def _failed(self, job: Job, error: dict[str, Any]) -> str:
+        def enter() -> None:
+            with self._store.database.begin() as connection:
+                self._board.end(connection, job, "failed", error=error)
+
+        self._patiently(enter)
+        return "failed"
+
+    def _patiently(self, write: Callable[[], T]) -> T:
+        """Write, as soon as the database is there; a process that ends lets go of the job instead."""
+        while True:
+            try:
+                return write()
+            except StorageError as error:
+                log.warning("waiting for the database: %s", error)
+                if self._leaving.wait(_AGAIN):
+                    raise LetGo from error
+
+
+class _Watch:
+    """Asked all the time whether a solver has to stop; looks at the job's row now and then."""
+
+    def __init__(self, board: Board, job: Job, leaving: threading.Event) -> None:
+        self._board, self._job, self._leaving = board, job, leaving
+        self._next = 0.0
+
+    def __call__(self) -> str | None:
+        if self._leaving.is_set():
+            return "shutdown"
+        if time.monotonic() < self._next:
+            return None
+        try:
+            return self._board.still(self._job)
+        except StorageError as error:
+            log.warning("job %s: %s", self._job.id, error)
+            return None
+        finally:
+            self._next = time.monotonic() + _LOOK
+
+
+def _left(job: Job, limit: float) -> float:
+    """Seconds that the solver may take."""
+    return limit if job.deadline is None else max(min(limit, job.deadline - time.time()), 0.01)
+
+
+def _problem(status: int, slug: str, detail: str) -> dict[str, Any]:
+    return problems.body(status, slug, detail)
