@@ -103,12 +103,15 @@ def build() -> typer.Typer:
     for name in sorted(found, key=lambda verb: (order.index(verb) if verb in order else len(order), verb)):
         entry = found[name]
         try:
-            function: Callable[..., Any] = entry.load()
+            verb: Callable[..., Any] | typer.Typer = entry.load()
         except ImportError as error:
             if (error.name or "certes").split(".")[0] in {"certes", "certes_client", "certes_service"}:
                 raise  # not an extra that is missing but a defect
-            function = _missing(name, error)
-        app.command(name)(function)
+            verb = _missing(name, error)
+        if isinstance(verb, typer.Typer):  # a verb with verbs of its own
+            app.add_typer(verb, name=name)
+        else:
+            app.command(name)(verb)
     return app
 
 

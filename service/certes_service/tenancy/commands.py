@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from certes_service.extras import needed
+
 if TYPE_CHECKING:
     from certes_service.settings import Settings
     from certes_service.storage.database import Database
@@ -154,15 +156,9 @@ def limit_tenant(
 @contextmanager
 def _database(data: Path | None) -> Iterator[tuple[Settings, Database]]:
     """The settings and the database of the service, its tables brought up to date."""
-    from certes.errors import MissingExtraError
-
-    try:
+    with needed("certes keys"):
         from certes_service.settings import Settings
         from certes_service.storage.database import Database
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in {"certes", "certes_service"}:
-            raise
-        raise MissingExtraError(error.name or "sqlalchemy", "service", "certes keys") from error
     settings = Settings.read(data=data)
     database = Database(settings.database_url)
     try:
