@@ -39,5 +39,8 @@ def serve(
         from certes.certificate.envelope import Envelope
 
         Envelope(b"").sign(key)  # a key that cannot sign is the operator's mistake, noticed before anybody asks
-    settings = Settings(data=data, allow_remote=allow_remote, max_body_bytes=max_body * MEBIBYTE, signing_key=key)
+    signing_key = None if key is None else key.decode("ascii", "replace")
+    settings = Settings.read(
+        data=data, allow_remote=allow_remote, max_body_bytes=max_body * MEBIBYTE, signing_key=signing_key
+    )
     server.run(settings, host, port, lambda url: print(f"Certes is listening on {url}", flush=True))

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
         (), description="Host names under which the service is reached (JSON list), besides its address."
     )
     secure_cookies: bool = Field(False, description="The page is reached by https only: mark its cookies Secure.")
+    allow_remote: bool = Field(False, description="Listen beyond loopback although nobody has to say who he is.")
     page: bool = Field(True, description="Serve the web page at /.")
 
     max_body_bytes: Count = Field(256 * MEBIBYTE, description="Largest request body, enforced while it arrives.")
@@ -73,7 +74,9 @@ class Settings(BaseSettings):
     )
     max_states: Count = Field(4096, description="Largest number of states of a dense system.")
     requests_per_minute: Count = Field(1200, description="Requests of one tenant in a minute; beyond: 429.")
-    queue: Count = Field(64, description="Jobs of one tenant that may wait or run at once; beyond: 429.")
+    queue: Annotated[int, Field(ge=0)] = Field(
+        64, description="Jobs of one tenant that may wait or run at once; beyond: 429."
+    )
     tenant_bytes: Count = Field(20 * 1024 * MEBIBYTE, description="Bytes that one tenant may keep; beyond: 413.")
 
     solvers: Count = Field(2, description="Solver processes of one service or worker process.")

@@ -13,38 +13,19 @@ leaves no half-written certificate behind.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import re
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from certes.errors import CertesError
+from certes_service.storage.errors import CorruptedError, StorageError, is_digest, sha256
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+__all__ = ["CorruptedError", "StorageError", "Store", "Stored", "is_digest", "sha256"]
+
 _STALE_SECONDS = 3600.0
-
-
-class StorageError(CertesError):
-    """The store cannot be read or written: a full disk, a lost directory (HTTP 503). Nothing half-written is left."""
-
-
-class CorruptedError(StorageError):
-    """Stored bytes are not what their digest says. They are never handed out."""
-
-
-def sha256(data: bytes) -> str:
-    """Hex digest of some bytes."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def is_digest(text: str) -> bool:
-    """Whether the text is a sha256 in lower-case hex. Everything else never becomes part of a path."""
-    return _DIGEST.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Asked(Protocol):
 
 def question_digest(kind: str, settings: Settings, weights: bytes, parts: dict[str, Any]) -> str:
     """The digest of a question of some kind: of its parts, the weights, the version and the key."""
-    key = None if settings.signing_key is None else hashlib.sha256(settings.signing_key).hexdigest()
+    key = None if settings.private_key is None else hashlib.sha256(settings.private_key).hexdigest()
     question = {"version": __version__, "weights": hashlib.sha256(weights).hexdigest(), "key": key, "kind": kind}
     return hashlib.sha256(strictjson.canonical(question | parts)).hexdigest()
 
@@ -239,8 +239,8 @@ class Desk:
         answer, certificate = solved.answer, solved.certificate
         if certificate is None:
             return answer | {"certificate": None, "cached": False}
-        if self.settings.signing_key is not None:
-            certificate = certificate.sign(self.settings.signing_key)
+        if self.settings.private_key is not None:
+            certificate = certificate.sign(self.settings.private_key)
         envelope = certificate.document
         if solved.weights is not None:
             self.store.put_blob(solved.weights)
@@ -253,8 +253,8 @@ class Desk:
         self, answer: dict[str, Any], bundle: AssemblyBundle, couplings: bytes | None, digest: str
     ) -> dict[str, Any]:
         """Keep every document of an assembly, modules before what they are modules of, and answer."""
-        if self.settings.signing_key is not None:
-            bundle = bundle.sign(self.settings.signing_key, every=True)
+        if self.settings.private_key is not None:
+            bundle = bundle.sign(self.settings.private_key, every=True)
         made = None if couplings is None else self.store.put_blob(couplings)
         for name, document in sorted(bundle.documents.items(), key=lambda entry: entry[0] == bundle.root):
             proof = bundle.proofs[_proof_digest(document)]

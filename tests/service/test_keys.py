@@ -84,9 +84,7 @@ def test_no_two_keys_alike(database: Database) -> None:
 def test_tenants_are_made_once(database: Database) -> None:
     """Also by two who make one at once."""
     made: list[Any] = []
-    threads = [
-        threading.Thread(target=lambda: made.append(Keys(database).create("new", ALL)[1])) for _ in range(6)
-    ]
+    threads = [threading.Thread(target=lambda: made.append(Keys(database).create("new", ALL)[1])) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

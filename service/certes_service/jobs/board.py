@@ -161,17 +161,18 @@ class Board:
             row = connection.execute(sa.select(jobs).where(*where)).mappings().first()
         return None if row is None else Job.of(row)
 
-    def list(
-        self, tenant: str, limit: int = 50, before: float | None = None, states: Sequence[State] = ()
+    def page(
+        self, tenant: str, limit: int = 50, before: tuple[float, str] | None = None, states: Sequence[State] = ()
     ) -> list[Job]:
-        """A tenant's jobs, the youngest first."""
+        """A tenant's jobs, the youngest first; ``before``: time and name of the last one of the page before."""
         query = sa.select(jobs).where(jobs.c.tenant == tenant)
         if before is not None:
-            query = query.where(jobs.c.created < before)
+            at = sa.tuple_(jobs.c.created, jobs.c.id)
+            query = query.where(at < sa.tuple_(*map(sa.literal, before)))
         if states:
             query = query.where(jobs.c.state.in_(states))
         with self.database.read() as connection:
-            rows = connection.execute(query.order_by(jobs.c.created.desc(), jobs.c.id).limit(limit)).mappings()
+            rows = connection.execute(query.order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(limit)).mappings()
             return [Job.of(row) for row in rows]
 
     def dispatched(self, job: str) -> None:

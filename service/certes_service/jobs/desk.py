@@ -16,6 +16,7 @@ from certes.errors import InputError
 from certes_service import problems
 from certes_service.jobs.board import Wanted
 from certes_service.jobs.job import TRAIN, Job, State
+from certes_service.jobs.runner import attached
 from certes_service.jobs.works import Works
 from certes_service.questions.base import Question
 from certes_service.questions.signing import finished
@@ -93,20 +94,20 @@ class Desk:
         """
         self._loop = asyncio.get_running_loop()
         tenant = caller.tenant
-        digest = await self._in_thread(question.digest, self.settings)
+        digest = await self.in_thread(question.digest, self.settings)
         if not asking.store:
             return await self._at_once(tenant, question, asking)
         if asking.key is not None:
-            known = await self._in_thread(self.board.keyed, tenant, asking.key, digest)
+            known = await self.in_thread(self.board.keyed, tenant, asking.key, digest)
             if known is not None:
                 return await self._awaited(known, asking)
-        answer = await self._in_thread(self._recall, tenant, digest)
+        answer = await self.in_thread(self._recall, tenant, digest)
         if answer is not None:
             return Answered(answer)
-        await self._in_thread(question.check, self.settings)
-        job, mine = await self._in_thread(self._open, tenant, question, digest, asking)
+        await self.in_thread(question.check, self.settings)
+        job, mine = await self.in_thread(self._open, tenant, question, digest, asking)
         if mine:
-            await self._in_thread(self._dispatch, job)
+            await self.in_thread(self._dispatch, job)
         return await self._awaited(job, asking)
 
     def _open(self, tenant: str, question: Question, digest: str, asking: Asking) -> tuple[Job, bool]:
@@ -137,7 +138,7 @@ class Desk:
         wait = self.settings.wait_seconds if asking.wait is None else asking.wait
         job = await self.until_ended(job, min(wait, self.settings.wait_most))
         if job.state == "done":
-            answer = await self._in_thread(self.answer_of, job)
+            answer = await self.in_thread(self.answer_of, job)
             assert answer is not None
             return Answered(answer | {"cached": False}, job.id)
         if job.state == "failed":
@@ -155,13 +156,18 @@ class Desk:
                 await _either(event, self.leaving, min(left, pause))
                 event.clear()
                 pause = min(pause * 1.5, _LAST_LOOK)
-                job = await self._in_thread(self.board.get, job.id) or job
+                job = await self._again(job)
         finally:
             waiting = self._waiting[job.id]
             waiting.discard(event)
             if not waiting:
                 del self._waiting[job.id]
         return job
+
+    async def _again(self, job: Job) -> Job:
+        """A job as it is now."""
+        found: Job | None = await self.in_thread(self.board.get, job.id)
+        return found or job
 
     def _ended(self, job: str) -> None:
         """Called in the thread that worked on the job."""
@@ -176,7 +182,7 @@ class Desk:
 
     async def _at_once(self, tenant: str, question: Question, asking: Asking) -> Answered:
         """Solve without a trace: no job, no row, no blob."""
-        await self._in_thread(question.check, self.settings)
+        await self.in_thread(question.check, self.settings)
         wait = self.settings.wait_most if asking.wait is None else min(asking.wait, self.settings.wait_most)
         solved = await self._solve(tenant, question, max(wait, 0.01), sorted(question.needs()))
         made = finished(solved, self.settings.private_key)
@@ -188,8 +194,9 @@ class Desk:
         Raises:
             InputError: no certificate, or weights that are no weight file. Busy: too many wait.
         """
-        await self._in_thread(question.check, self.settings)
-        return (await self._solve(tenant, question, self.settings.solve_seconds, [])).answer
+        await self.in_thread(question.check, self.settings)
+        solved = await self._solve(tenant, question, self.settings.solve_seconds, [])
+        return dict(solved.answer)
 
     async def _solve(self, tenant: str, question: Question, seconds: float, needs: Sequence[str]) -> Any:
         if self._crowd >= self.settings.solvers + self.settings.queue:
@@ -197,12 +204,12 @@ class Desk:
         self._crowd += 1
         try:
             async with self._solving:
-                return await self._in_thread(self._run, tenant, question, seconds, needs)
+                return await self.in_thread(self._run, tenant, question, seconds, needs)
         finally:
             self._crowd -= 1
 
     def _run(self, tenant: str, question: Question, seconds: float, needs: Sequence[str]) -> Any:
-        stored = {digest: found for digest in needs if (found := self.store.certificate(tenant, digest)) is not None}
+        stored = attached(self.store, tenant, needs)
         request = {"parts": question.parts(), "needs": list(needs)}
         task = Task.of(question.kind, request, question.weights, question.name, stored, self.settings, None, "cpu")
         try:
@@ -218,17 +225,17 @@ class Desk:
 
     async def job(self, tenant: str, job: str) -> Job | None:
         """A job of the tenant."""
-        return await self._in_thread(self.board.get, job, tenant)
+        return await self.in_thread(self.board.get, job, tenant)
 
     async def told(self, job: Job) -> dict[str, Any]:
         """A job as JSON, its answer complete."""
-        return await self._in_thread(lambda: job.json(self.answer_of(job)))
+        return await self.in_thread(lambda: job.json(self.answer_of(job)))
 
     async def jobs(
-        self, tenant: str, limit: int = 50, before: float | None = None, states: Sequence[State] = ()
+        self, tenant: str, limit: int = 50, before: tuple[float, str] | None = None, states: Sequence[State] = ()
     ) -> list[Job]:
-        """A tenant's jobs, the youngest first."""
-        return await self._in_thread(self.board.list, tenant, limit, before, states)
+        """A tenant's jobs, the youngest first; ``before``: time and name of the last one of the page before."""
+        return await self.in_thread(self.board.page, tenant, limit, before, states)
 
     async def cancel(self, tenant: str, job: str) -> Job | None:
         """Cancel; the solver of a running one is killed within a second. None: there is no such job."""
@@ -239,7 +246,7 @@ class Desk:
                 self.works.durable.cancel(job)
             return found
 
-        found = await self._in_thread(cancel)
+        found = await self.in_thread(cancel)
         if found is not None:
             self._ended(job)
         return found
@@ -279,7 +286,7 @@ class Desk:
 
     def _recall(self, tenant: str, question: str) -> dict[str, Any] | None:
         answer = self.store.answer(tenant, question)
-        return None if answer is None else self._complete(tenant, answer) | {"cached": True}
+        return None if answer is None else answer | {"cached": True}
 
     async def stored(self, tenant: str, digest: str) -> Stored | None:
         """A certificate of the tenant.
@@ -287,9 +294,10 @@ class Desk:
         Raises:
             StorageError: it cannot be read intact.
         """
-        return await self._in_thread(self.store.certificate, tenant, digest)
+        return await self.in_thread(self.store.certificate, tenant, digest)
 
-    async def _in_thread(self, work: Callable[..., T], *given: Any) -> T:
+    async def in_thread(self, work: Callable[..., T], *given: Any) -> T:
+        """Do something that waits, in one of the desk's threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
     def close(self) -> None:

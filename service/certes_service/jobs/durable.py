@@ -47,7 +47,7 @@ def _refuse_pickle(_: object, __: str) -> NoReturn:
     raise TypeError("a pickled row in the queue's database: only portable JSON is read")
 
 
-_serialization.DefaultSerializer.deserialize = _refuse_pickle  # type: ignore[method-assign]
+_serialization.DefaultSerializer.deserialize = _refuse_pickle  # type: ignore[method-assign, assignment]
 
 _work: Callable[[str], str] | None = None
 
@@ -142,7 +142,9 @@ class Durable:
         """Job -> its state in the queue; jobs that are not known are left out."""
         with _storage():
             found = self._dbos._sys_db.get_workflow_statuses(list(jobs))
-            statuses: Mapping[str, Any] = found if isinstance(found, Mapping) else {s["workflow_uuid"]: s for s in found}
+            statuses: Mapping[str, Any] = (
+                found if isinstance(found, Mapping) else {s["workflow_uuid"]: s for s in found}
+            )
             return {name: str(status["status"]) for name, status in statuses.items() if status is not None}
 
     @staticmethod
@@ -173,7 +175,9 @@ class Durable:
     def foreign(self) -> int:
         """How many rows are in a serialisation that is not ours. They are refused when they are met."""
         table = self._dbos._sys_db.tables.workflow_status
-        query = sa.select(sa.func.count()).where(sa.func.coalesce(table.c.serialization, "py_pickle") != "portable_json")
+        query = sa.select(sa.func.count()).where(
+            sa.func.coalesce(table.c.serialization, "py_pickle") != "portable_json"
+        )
         with _storage(), self._dbos._sys_db.engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 

@@ -35,7 +35,7 @@ class Executors:
         self.database = database
 
     def beat(self, name: str, queues: Sequence[str]) -> bool:
-        """A sign of life; whether the process was still in the table (otherwise it was given up, and is in it again)."""
+        """A sign of life; whether the process was still in the table: otherwise it was given up, and is back."""
         with self.database.begin() as connection:
             now = self.database.now(connection)
             mine = sa.update(executors).where(executors.c.id == name).values(beat=now)

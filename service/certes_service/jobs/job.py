@@ -83,7 +83,7 @@ class Job:
         return f"/v1/jobs/{self.id}"
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Job:
+    def of(cls, row: Mapping[Any, Any]) -> Job:
         """The job in a row of the table."""
         values = {name: row[name] for name in cls.__dataclass_fields__}
         for name in ("request", "progress", "answer", "error"):

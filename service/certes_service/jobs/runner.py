@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from certes.errors import CertesError, InputError
@@ -18,7 +18,7 @@ from certes_service import problems
 from certes_service.jobs.board import Board, Superseded
 from certes_service.jobs.durable import LetGo
 from certes_service.jobs.job import TRAIN, Job
-from certes_service.questions.base import Finished, Solved
+from certes_service.questions.base import Attachment, Finished, Solved
 from certes_service.questions.signing import finished
 from certes_service.settings import Settings
 from certes_service.solving.pool import Pool, Stopped
@@ -149,7 +149,16 @@ class Runner:
         weights = self._blob(job, job.weights)
         resume = None if job.checkpoint is None else self._blobs.get(job.tenant, job.checkpoint)
         limit = self._settings.train_seconds if job.queue == TRAIN else self._settings.solve_seconds
-        task = Task.of(job.kind, job.request, weights, job.name, self._attached(job), self._settings, resume, self._device)
+        task = Task.of(
+            job.kind,
+            job.request,
+            weights,
+            job.name,
+            attached(self._store, job.tenant, job.request.get("needs", ())),
+            self._settings,
+            resume,
+            self._device,
+        )
         watch = _Watch(self._board, job, self._leaving)
         began = time.monotonic()
         solved = self._pool.run(
@@ -167,15 +176,6 @@ class Runner:
         if data is None:
             raise StorageError("the weights of the job are not in the store any more")
         return data
-
-    def _attached(self, job: Job) -> dict[str, Any]:
-        """Stored certificates that the question refers to."""
-        found = {}
-        for digest in job.request.get("needs", ()):
-            stored = self._store.certificate(job.tenant, digest)
-            if stored is not None:
-                found[digest] = stored
-        return found
 
     def _note(self, job: Job, **values: Any) -> None:
         """Progress and checkpoints: lost ones cost time and nothing else."""
@@ -240,6 +240,21 @@ class _Watch:
             return None
         finally:
             self._next = time.monotonic() + _LOOK
+
+
+def attached(store: Store, tenant: str, digests: Iterable[str]) -> dict[str, Attachment]:
+    """Those of a tenant's certificates that a question refers to, as a solver process gets them.
+
+    Raises:
+        StorageError: one of them cannot be read intact.
+    """
+    found: dict[str, Attachment] = {}
+    for digest in digests:
+        stored = store.certificate(tenant, digest)
+        if stored is not None:
+            made = store.weights(tenant, digest)
+            found[digest] = Attachment(stored.envelope, stored.proof, None if made is None else made[0])
+    return found
 
 
 def _left(job: Job, limit: float) -> float:

@@ -71,9 +71,7 @@ class Works:
         self.board = Board(self.database)
         self.executors = Executors(self.database)
         self.pool = Pool(settings.solvers, settings.solver_memory_bytes)
-        self.runner = Runner(
-            settings, self.name, self.board, self.store, self.blobs, self.pool, self.observer, device
-        )
+        self.runner = Runner(settings, self.name, self.board, self.store, self.blobs, self.pool, self.observer, device)
         self.durable: Durable | None = None
         self._heart: Heart | None = None
         self._watchdog: Watchdog | None = None

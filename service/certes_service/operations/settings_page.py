@@ -1,6 +1,6 @@
 """The page of settings in the documentation, made from the settings themselves.
 
-    python -m certes_service.operations.settings_page docs/service/settings.md
+python -m certes_service.operations.settings_page docs/service/settings.md
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def page() -> str:
     parts = [_HEAD]
     for name, field in Settings.model_fields.items():
         if name in GROUPS:
-            parts.append(f"\n## {GROUPS[name]}\n\n| setting | variable | value | default | |\n| --- | --- | --- | --- | --- |")
+            parts.append(
+                f"\n## {GROUPS[name]}\n\n| setting | variable | value | default | |\n| --- | --- | --- | --- | --- |"
+            )
         default = field.get_default(call_default_factory=True)
         cells = (
             f"`{name}`",

@@ -178,8 +178,8 @@ class Database:
             return
         lock = "pg_try_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
         with self.read() as connection:
-            held = connection.execute(sa.text(f"SELECT {lock}(:lock)"), {"lock": _KEEPING}).scalar()
-            yield held is not False
+            got = connection.execute(sa.text(f"SELECT {lock}(:lock)"), {"lock": _KEEPING}).scalar()
+            yield got is not False
 
     def upsert(
         self, connection: sa.Connection, table: sa.Table, values: Mapping[str, Any], update: Sequence[str] | None

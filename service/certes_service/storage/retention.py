@@ -83,7 +83,7 @@ def collect(database: Database, blobs: Blobs, settings: Settings, now: float | N
         rows = _old_rows(database, settings, now)
         blobs.sweep()
         count, size = _garbage(database, blobs, settings.blob_grace_seconds)
-        return Collected(**rows, blobs=count, bytes=size)
+        return Collected(rows["jobs"], rows["answers"], rows["idempotency"], rows["sessions"], blobs=count, bytes=size)
 
 
 def _old_rows(database: Database, settings: Settings, now: float) -> dict[str, int]:
