@@ -1,0 +1,204 @@
+"""Assemblies: networks of networks, composed from their modules and certified as a graph of certificates."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from certes import strictjson
+from certes.assemblies import SEPARATOR, Assembly
+from certes.certificate.assembly import couplings_file
+from certes.certificate.document import Certificate
+from certes.composition.certificates import certified
+from certes.composition.description import AssemblySpec, describe
+from certes.composition.outcome import Composition
+from certes.composition.sources import Sources, system_of
+from certes.errors import InputError, TooLargeError
+from certes.systems import System
+from certes.weights import WeightFile, pack, read_weights
+
+from certes_service.questions.base import (
+    Context,
+    Limits,
+    Solved,
+    Spent,
+    clip,
+    finite,
+    question_digest,
+    result_json,
+)
+from certes_service.schema_assembly import AssemblyOptions
+from certes_service.storage.errors import is_digest
+
+if TYPE_CHECKING:
+    from certes_service.settings import Settings
+
+#: Modes that never form a matrix of all states of a large assembly, and how much larger it may be for them.
+_SPARSE, _LARGER = ("auto", "interface", "all"), 16
+
+
+def question(given: dict[str, Any], weights: bytes, name: str) -> AssemblyQuestion:
+    """A request's spec as a question.
+
+    Raises:
+        InputError: naming the entry.
+    """
+    strictjson.canonical(given, "spec")
+    options = AssemblyOptions.parse({key: value for key, value in given.items() if key in AssemblyOptions.model_fields})
+    described = {key: value for key, value in given.items() if key not in AssemblyOptions.model_fields}
+    AssemblySpec.parse(described, "spec")
+    return AssemblyQuestion(described, options, weights, name)
+
+
+@dataclass(frozen=True)
+class AssemblyQuestion:
+    """One assembly to compose.
+
+    Attributes:
+        spec: its description (:mod:`certes.composition.description`), without files.
+        options: what is asked about it.
+        weights: bytes of a safetensors file with every tensor.
+        name: the file's name.
+    """
+
+    kind: ClassVar[str] = "assembly"
+
+    spec: dict[str, Any]
+    options: AssemblyOptions
+    weights: bytes
+    name: str
+
+    @classmethod
+    def rebuild(cls, parts: Mapping[str, Any], weights: bytes, name: str) -> Self:
+        """From :meth:`parts`."""
+        return cls(json.loads(parts["spec"]), AssemblyOptions.parse(parts["options"]), weights, name)
+
+    def parts(self) -> dict[str, Any]:
+        """Description, as text: the order of the modules is that of the states; and options."""
+        return {"spec": json.dumps(self.spec), "options": self.options.model_dump(mode="json")}
+
+    def digest(self, settings: Settings) -> str:
+        """Same bytes and same question, same digest; the order of the modules is that of the states."""
+        return question_digest(self.kind, settings, self.weights, self.parts() | {"name": self.name})
+
+    def needs(self) -> set[str]:
+        """The certificates that stand for modules, at any depth."""
+        return set(_named(self.spec))
+
+    def check(self, settings: Settings) -> None:
+        """Read the file; what is wrong with modules and couplings is found while they are put together."""
+        Limits.of(settings).read(self.weights, self.name)
+
+    def solve(self, context: Context) -> Solved:
+        """Compose, and certify every module and every step."""
+        file, limit = context.limits.read(self.weights, self.name), context.limit(self.options.seconds)
+        start, sizes = time.monotonic(), _Sizes(context.limits.states, str(self.spec.get("mode", "auto")))
+        sources = _Stored(context, file)
+        described = describe(self.spec, sources, "spec", check=sizes, seconds=limit, progress=context.say)
+        left = max(limit - (time.monotonic() - start), 0.01)
+        try:
+            found = described.compose(seconds=left, progress=context.say)
+        except InputError as error:
+            raise InputError(f"spec.{error.field}", error.given, error.expected, error.slug) from error
+        answer = _answer(found)
+        if found.verdict != "contracting":
+            return Solved(answer | {"couplings": None})
+        bundle = certified(found)
+        return Solved(answer, bundle.documents, bundle.proofs, bundle.root, _couplings(found.assembly), assembly=True)
+
+    def undecided(self, reason: Spent, detail: str) -> Solved:
+        """The answer if the solver was ended."""
+        unknown = ("rate", "factor", "mode", "lipschitz", "largest_step", "whole_step", "limiting", "refutation")
+        answer: dict[str, Any] = {"verdict": "undecided", "modes": {}, "states": 0, "modules": {}, "edges": []}
+        answer |= dict.fromkeys(unknown) | {"proved": [], "recomposed": [], "reason": reason, "detail": detail}
+        return Solved(answer | {"couplings": None})
+
+
+class _Sizes:
+    """Objects to networks, and to assemblies, that are too large; before anything is computed."""
+
+    def __init__(self, states: int, mode: str) -> None:
+        self.states, self.total = states, 0
+        self.most = states * (_LARGER if mode in _SPARSE else 1)
+
+    def __call__(self, system: System, where: str) -> None:
+        self.total += system.size
+        widest = max(max(entry.value.shape) for entry in system.tensors.values())
+        if widest > self.states:
+            raise TooLargeError(clip(where), f"{widest} states", self.states, "states")
+        if self.total > self.most:
+            raise TooLargeError("spec.modules", f"more than {self.most} states in all", self.most, "states")
+
+
+class _Stored:
+    """Tensors from the one weight file of the request; certificates from the store.
+
+    Args:
+        context: of the solver.
+        file: the weights.
+    """
+
+    def __init__(self, context: Context, file: WeightFile) -> None:
+        self.context, self.file = context, file
+
+    def weights(self, name: str | None, where: str) -> WeightFile:
+        """The file of the request."""
+        if name is not None:
+            raise InputError(clip(where), clip(repr(name)), "no such entry: every tensor is in weights", "conflict")
+        return self.file
+
+    def certified(self, certificate: str, weights: str | None, where: str) -> System:
+        """The network of a stored certificate; its weights are those that are kept, or else those of the request."""
+        if weights is not None:
+            expected = "no such entry: weights that are kept, or those of the request"
+            raise InputError(f"{clip(where)}.weights", clip(repr(weights)), expected, "conflict")
+        stored = self.context.stored(certificate) if is_digest(certificate) else None
+        field, expected = f"{clip(where)}.certificate", "the digest of a network's certificate that was issued here"
+        if stored is None:
+            raise InputError(field, clip(repr(certificate), 80), expected, "unknown-digest")
+        try:
+            found = Certificate.from_parts(stored.envelope, stored.proof)
+        except InputError as error:  # of an assembly: its modules are to be named
+            raise InputError(
+                field, f"another kind of certificate ({error.slug})", expected, "unknown-digest"
+            ) from error
+        kept = stored.weights
+        return system_of(found, self.file if kept is None else self.context.limits.read(kept, None), clip(where))
+
+    def included(self, name: str, where: str) -> tuple[dict[str, Any], Sources]:
+        """None: nothing is read from files."""
+        raise InputError(f"{clip(where)}.assembly", clip(repr(name)), "its modules inline: 'modules'", "conflict")
+
+
+def _named(described: object) -> Iterator[str]:
+    """The digests of certificates in a description, which was not looked at any deeper than its first level."""
+    modules = described.get("modules") if isinstance(described, dict) else None
+    for module in modules.values() if isinstance(modules, dict) else ():
+        certificate = module.get("certificate") if isinstance(module, dict) else None
+        if isinstance(certificate, str) and is_digest(certificate):
+            yield certificate
+        yield from _named(module)
+
+
+def _answer(found: Composition) -> dict[str, Any]:
+    answer = finite(found.to_json())
+    answer["refutation"] = None if found.refutation is None else finite(result_json(found.refutation))
+    return dict(answer)
+
+
+def _couplings(assembly: Assembly) -> bytes | None:
+    """The tensors of every coupling of every level, named by path; None if there is none."""
+    found = dict(_tensors(assembly, ""))
+    return pack(found) if found else None
+
+
+def _tensors(assembly: Assembly, prefix: str) -> Iterator[tuple[str, tuple[str, list[int], bytes]]]:
+    if assembly.couplings:
+        for name, entry in read_weights(couplings_file(assembly)).tensors.items():
+            yield prefix + name, (entry.dtype, list(entry.shape), entry.raw())
+    for name, module in assembly.modules.items():
+        if isinstance(module, Assembly):
+            yield from _tensors(module, f"{prefix}{name}{SEPARATOR}")
