@@ -20,16 +20,7 @@ from certes.errors import InputError, TooLargeError
 from certes.systems import System
 from certes.weights import WeightFile, pack, read_weights
 
-from certes_service.questions.base import (
-    Context,
-    Limits,
-    Solved,
-    Spent,
-    clip,
-    finite,
-    question_digest,
-    result_json,
-)
+from certes_service.questions.base import Context, Limits, Solved, Spent, clip, finite, question_digest, result_json
 from certes_service.schema_assembly import AssemblyOptions
 from certes_service.storage.errors import is_digest
 
@@ -77,44 +68,42 @@ class AssemblyQuestion:
         return cls(json.loads(parts["spec"]), AssemblyOptions.parse(parts["options"]), weights, name)
 
     def parts(self) -> dict[str, Any]:
-        """Description, as text: the order of the modules is that of the states; and options."""
+        """Spec, as text: the order of the modules is that of the states; and options."""
         return {"spec": json.dumps(self.spec), "options": self.options.model_dump(mode="json")}
 
     def digest(self, settings: Settings) -> str:
-        """Same bytes and same question, same digest; the order of the modules is that of the states."""
+        """Same bytes and same question, same digest."""
         return question_digest(self.kind, settings, self.weights, self.parts() | {"name": self.name})
 
     def needs(self) -> set[str]:
-        """The certificates that stand for modules, at any depth."""
-        return set(_named(self.spec))
+        """The certificates that stand for modules."""
+        return set(_certificates(self.spec.get("modules")))
 
     def check(self, settings: Settings) -> None:
-        """Read the file; what is wrong with modules and couplings is found while they are put together."""
+        """Read the weight file; the modules are read where they are composed."""
         Limits.of(settings).read(self.weights, self.name)
+
+    def undecided(self, reason: Spent, detail: str) -> Solved:
+        """The answer if the solver was ended."""
+        empty = ("rate", "factor", "lipschitz", "largest_step", "whole_step", "states", "limiting", "refutation")
+        answer: dict[str, Any] = {"verdict": "undecided", "mode": str(self.spec.get("mode", "auto"))}
+        answer |= dict.fromkeys(empty) | {"modes": {}, "modules": {}, "edges": [], "proved": [], "recomposed": []}
+        return Solved(answer | {"reason": reason, "detail": detail, "couplings": None})
 
     def solve(self, context: Context) -> Solved:
         """Compose, and certify every module and every step."""
         file, limit = context.limits.read(self.weights, self.name), context.limit(self.options.seconds)
         start, sizes = time.monotonic(), _Sizes(context.limits.states, str(self.spec.get("mode", "auto")))
-        sources = _Stored(context, file)
-        described = describe(self.spec, sources, "spec", check=sizes, seconds=limit, progress=context.say)
-        left = max(limit - (time.monotonic() - start), 0.01)
+        described = describe(self.spec, _Stored(context, file), "spec", check=sizes, seconds=limit)
         try:
-            found = described.compose(seconds=left, progress=context.say)
+            found = described.compose(seconds=max(limit - (time.monotonic() - start), 0.01))
         except InputError as error:
             raise InputError(f"spec.{error.field}", error.given, error.expected, error.slug) from error
         answer = _answer(found)
         if found.verdict != "contracting":
             return Solved(answer | {"couplings": None})
-        bundle = certified(found)
-        return Solved(answer, bundle.documents, bundle.proofs, bundle.root, _couplings(found.assembly), assembly=True)
-
-    def undecided(self, reason: Spent, detail: str) -> Solved:
-        """The answer if the solver was ended."""
-        unknown = ("rate", "factor", "mode", "lipschitz", "largest_step", "whole_step", "limiting", "refutation")
-        answer: dict[str, Any] = {"verdict": "undecided", "modes": {}, "states": 0, "modules": {}, "edges": []}
-        answer |= dict.fromkeys(unknown) | {"proved": [], "recomposed": [], "reason": reason, "detail": detail}
-        return Solved(answer | {"couplings": None})
+        made = certified(found)
+        return Solved(answer, made.documents, made.proofs, made.root, _couplings(found.assembly), assembly=True)
 
 
 class _Sizes:
@@ -137,7 +126,7 @@ class _Stored:
     """Tensors from the one weight file of the request; certificates from the store.
 
     Args:
-        context: of the solver.
+        context: with the certificates.
         file: the weights.
     """
 
@@ -155,7 +144,7 @@ class _Stored:
         if weights is not None:
             expected = "no such entry: weights that are kept, or those of the request"
             raise InputError(f"{clip(where)}.weights", clip(repr(weights)), expected, "conflict")
-        stored = self.context.stored(certificate) if is_digest(certificate) else None
+        stored = self.context.stored(certificate)
         field, expected = f"{clip(where)}.certificate", "the digest of a network's certificate that was issued here"
         if stored is None:
             raise InputError(field, clip(repr(certificate), 80), expected, "unknown-digest")
@@ -165,22 +154,21 @@ class _Stored:
             raise InputError(
                 field, f"another kind of certificate ({error.slug})", expected, "unknown-digest"
             ) from error
-        kept = stored.weights
-        return system_of(found, self.file if kept is None else self.context.limits.read(kept, None), clip(where))
+        kept = None if stored.weights is None else self.context.limits.read(stored.weights, None)
+        return system_of(found, self.file if kept is None else kept, clip(where))
 
     def included(self, name: str, where: str) -> tuple[dict[str, Any], Sources]:
         """None: nothing is read from files."""
         raise InputError(f"{clip(where)}.assembly", clip(repr(name)), "its modules inline: 'modules'", "conflict")
 
 
-def _named(described: object) -> Iterator[str]:
-    """The digests of certificates in a description, which was not looked at any deeper than its first level."""
-    modules = described.get("modules") if isinstance(described, dict) else None
+def _certificates(modules: Any) -> Iterator[str]:
+    """Digests that stand for modules, at any depth."""
     for module in modules.values() if isinstance(modules, dict) else ():
-        certificate = module.get("certificate") if isinstance(module, dict) else None
-        if isinstance(certificate, str) and is_digest(certificate):
-            yield certificate
-        yield from _named(module)
+        if isinstance(module, dict):
+            if isinstance(digest := module.get("certificate"), str) and is_digest(digest):
+                yield digest
+            yield from _certificates(module.get("modules"))
 
 
 def _answer(found: Composition) -> dict[str, Any]:

@@ -17,10 +17,9 @@ from certes_service.questions.base import Question
 KINDS: dict[str, str] = {
     "certificate": "certes_service.questions.certificates:CertificateQuestion",
     "projection": "certes_service.questions.projections:ProjectionQuestion",
-    "interconnection": "certes_service.questions.interconnections:InterconnectionQuestion",
+    "interconnection": "certes_service.questions.projections:InterconnectionQuestion",
     "assembly": "certes_service.questions.assemblies:AssemblyQuestion",
     "verification": "certes_service.questions.verifications:VerificationQuestion",
-    "training": "certes_service.questions.training:TrainingQuestion",
 }
 #: Where that table is: a module, or a file of Python with a table of its own.
 TABLE = "certes_service.questions.kinds"

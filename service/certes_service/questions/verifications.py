@@ -1,13 +1,11 @@
-"""Verifications: does a certificate hold for these weights? Nothing that is stored is trusted, and nothing is kept."""
+"""Verifications: does a certificate hold, of these weights? Nothing that is stored here is trusted, or needed."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from certes import strictjson
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.errors import InputError, TooLargeError
@@ -15,100 +13,73 @@ from certes.verify.report import Report
 from certes.weights import read_weights
 
 from certes_service.questions.base import Attachment, Context, Limits, Solved, Spent, finite, question_digest
-from certes_service.storage.errors import sha256
 
 if TYPE_CHECKING:
     from certes_service.settings import Settings
 
-#: What the certificate to verify is called among the attachments.
-GIVEN = "given"
-
-
-def question(given: dict[str, Any], weights: bytes | None, name: str = "") -> VerificationQuestion:
-    """What a request gives as a question.
-
-    Args:
-        given: ``certificate`` (the DSSE envelope, a JSON object), ``proof`` (bytes), ``key`` (None, or a trusted
-            public key in PEM) and ``exact`` (also audit in exact rational arithmetic).
-        weights: bytes of a safetensors file; None if none was given.
-        name: of that file; says nothing here.
-
-    Raises:
-        InputError: an envelope that no JSON text can state.
-    """
-    envelope = strictjson.canonical(given["certificate"], "certificate")
-    key = given.get("key")
-    pem = key.encode("utf-8", "replace") if isinstance(key, str) else key
-    return VerificationQuestion(envelope, given["proof"], weights, pem, bool(given.get("exact", False)))
+#: Under this name the document and its proof travel to a solver process.
+_CERTIFICATE = "0" * 64
 
 
 @dataclass(frozen=True)
 class VerificationQuestion:
-    """A certificate to verify.
+    """One certificate to verify.
 
     Attributes:
+        weights: bytes of a safetensors file; empty: none were given.
+        name: of that file.
+        key: trusted public key (PEM); None: signatures are not looked at.
+        exact: audit in exact rational arithmetic as well.
         envelope: the document.
         proof: the proof file.
-        file: bytes of the weight file; None if none was given.
-        key: the public key that is trusted, PEM; None: no signature is asked for.
-        exact: also audit in exact rational arithmetic.
     """
 
     kind: ClassVar[str] = "verification"
 
-    envelope: bytes = field(repr=False)
-    proof: bytes = field(repr=False)
-    file: bytes | None = field(repr=False)
-    key: bytes | None
+    weights: bytes = field(repr=False)
+    name: str
+    key: str | None
     exact: bool
-
-    @property
-    def weights(self) -> bytes:
-        """None of its own: all bytes are attached."""
-        return b""
-
-    @property
-    def name(self) -> str:
-        """None: a file's name says nothing here."""
-        return ""
+    envelope: bytes = field(default=b"", repr=False)
+    proof: bytes = field(default=b"", repr=False)
 
     @classmethod
     def rebuild(cls, parts: Mapping[str, Any], weights: bytes, name: str) -> Self:
-        """From :meth:`parts`, without what is attached: that is put in where it is solved."""
-        key = parts["key"]
-        return cls(b"", b"", None, None if key is None else base64.b64decode(key), parts["exact"])
+        """From :meth:`parts`; document and proof come with the context."""
+        return cls(weights, name, parts["key"], parts["exact"])
 
     def parts(self) -> dict[str, Any]:
-        """The key (base64), and what is asked for."""
-        key = None if self.key is None else base64.b64encode(self.key).decode("ascii")
-        return {"key": key, "exact": self.exact}
+        """Key and audit."""
+        return {"key": self.key, "exact": self.exact}
 
     def attached(self) -> dict[str, Attachment]:
-        """The certificate, its proof, and the weights."""
-        return {GIVEN: Attachment(self.envelope, self.proof, self.file)}
+        """Document and proof, as they travel to a solver process."""
+        return {_CERTIFICATE: Attachment(self.envelope, self.proof)}
 
     def digest(self, settings: Settings) -> str:
-        """Same bytes and same question, same digest."""
-        attached = [None if part is None else sha256(part) for part in (self.envelope, self.proof, self.file)]
-        return question_digest(self.kind, settings, b"", self.parts() | {"attached": attached})
+        """Never looked up: a report is made anew each time."""
+        return question_digest(self.kind, settings, self.weights + self.envelope + self.proof, self.parts())
 
     def needs(self) -> set[str]:
-        """None: nothing that is stored is trusted."""
+        """None."""
         return set()
 
     def check(self, settings: Settings) -> None:
         """Read the weights, and look at the size of the proof."""
-        _check(Limits.of(settings), self.proof, self.file)
+        limits = Limits.of(settings)
+        if self.weights:
+            limits.read(self.weights, None)
+        _check_proof(self.proof, limits.states)
 
     def solve(self, context: Context) -> Solved:
         """Verify."""
-        given = context.stored(GIVEN)
+        given = context.stored(_CERTIFICATE)
         if given is None:
-            raise ValueError("a verification without its certificate")
-        _check(context.limits, given.proof, given.weights)
-        file = None if given.weights is None else context.limits.read(given.weights, None)
-        parts = given.envelope, given.proof
-        report = verify_certificate(parts, file, key=self.key, exact=self.exact)
+            raise InputError("certificate", "nothing", "the DSSE envelope", "missing-value")
+        file = context.limits.read(self.weights, None) if self.weights else None
+        key = None if self.key is None else self.key.encode("utf-8", "replace")
+        parts = (given.envelope, given.proof)
+        report = verify_certificate(parts, file, key=key, exact=self.exact)
         try:
             certificate = Certificate.from_parts(*parts)
         except InputError:  # not well-formed: the report says so
@@ -116,9 +87,9 @@ class VerificationQuestion:
         return Solved(report_json(report, certificate, self.exact))
 
     def undecided(self, reason: Spent, detail: str) -> Solved:
-        """The answer if the solver was ended: nothing was verified."""
-        answer = {"valid": False, "verdict": "undecided", "reason": reason, "detail": detail, "checks": []}
-        return Solved(answer | {"digest": None, "signed": None, "exact": self.exact})
+        """The answer if the solver was ended: not valid, as far as anybody knows."""
+        answer: dict[str, Any] = {"valid": False, "verdict": "undecided", "reason": reason, "detail": detail}
+        return Solved(answer | {"checks": [], "digest": None, "signed": None, "exact": self.exact})
 
 
 def report_json(report: Report, certificate: Certificate | None, exact: bool) -> dict[str, Any]:
@@ -139,14 +110,12 @@ def report_json(report: Report, certificate: Certificate | None, exact: bool) ->
     }
 
 
-def _check(limits: Limits, proof: bytes, weights: bytes | None) -> None:
-    """Raise InputError for weights that are no weight file, TooLargeError for a proof beyond the limit."""
-    if weights is not None:
-        limits.read(weights, None)
+def _check_proof(proof: bytes, states: int) -> None:
+    """Raise TooLargeError if a proof is about more states than may be solved."""
     try:
         tensors = read_weights(proof).tensors
     except InputError:
         return  # the certificate's own check says what is wrong with it
     for entry in tensors.values():
-        if len(entry.shape) > 1 and max(entry.shape) > limits.states:
-            raise TooLargeError("proof", f"{max(entry.shape)} states", limits.states, "states")
+        if len(entry.shape) > 1 and max(entry.shape) > states:
+            raise TooLargeError("proof", f"{max(entry.shape)} states", states, "states")

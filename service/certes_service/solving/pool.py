@@ -13,10 +13,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from certes.errors import CertesError
+
 from certes_service.questions.base import Solved, Spent
 from certes_service.questions.kinds import TABLE, by_name, rebuild
 from certes_service.solving import protocol
-from certes_service.solving.process import LOOK, Exhausted, Lost, Process, SolverCrashed, Stopped, progress_of
+from certes_service.solving.process import (
+    LOOK,
+    Exhausted,
+    Lost,
+    Process,
+    SolverCrashed,
+    Stopped,
+    checkpoint_of,
+    progress_of,
+)
 from certes_service.solving.protocol import GarbledError, Message
 from certes_service.solving.task import Task
 
@@ -100,7 +111,7 @@ class Pool:
             if message.type == "progress":
                 on_progress(progress_of(message))
             else:
-                on_checkpoint(message.blobs["checkpoint"])
+                on_checkpoint(checkpoint_of(message))
 
         message = task.message(seconds)
         late = _LATE + _LATE_SHARE * seconds if self._late is None else self._late
@@ -109,8 +120,13 @@ class Pool:
             process, kept = self._take(watch), False
             try:
                 found = process.work(message, seconds + late, lambda: self._over(watch), tell)
+                try:
+                    answer = self._judged(task, found)
+                except CertesError:
+                    kept = self._give_back(process, task, found)
+                    raise
                 kept = self._give_back(process, task, found)
-                return self._judged(task, found)
+                return answer
             except Lost as error:
                 lost = error
             except Exhausted as spent:

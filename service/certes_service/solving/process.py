@@ -187,6 +187,8 @@ class Process:
                             until, started = time.monotonic() + seconds, True
                         elif message.type == "ready":
                             self.fresh = self.memory
+                        elif not started:  # of an earlier task: it answers nothing
+                            raise GarbledError(f"a message of type {message.type!r} before it began")
                         elif message.type in ("progress", "checkpoint"):
                             tell(message)
                         else:
@@ -201,6 +203,8 @@ class Process:
                 look = now + LOOK
                 if (reason := watch()) is not None:
                     raise Stopped(reason)
+                if not self.alive and not pipes.more:  # what it forked may hold the pipe open
+                    raise self._dead(started=started)
                 if now >= until:
                     if not started:
                         raise SolverCrashed(f"no start in {_START:.0f} s: {self._tail()}")
@@ -267,6 +271,11 @@ class _Pipes:
                 raise EOFError
             yield from self._process._decoder.feed(data)
 
+    @property
+    def more(self) -> bool:
+        """Whether there is something to read, or the end of the pipe."""
+        return any(key.fd == self._process._stdout for key, _ in self._selector.select(0))
+
     def _hear(self) -> None:
         data = os.read(self._process._stderr, _CHUNK)
         self._process._said = (self._process._said + data)[-_TAIL:]
@@ -289,5 +298,23 @@ class _Pipes:
 
 
 def progress_of(message: Message) -> dict[str, Any]:
-    """The progress that a message tells."""
-    return dict(message.header["progress"])
+    """The progress that a message tells.
+
+    Raises:
+        GarbledError: none.
+    """
+    progress = message.header.get("progress")
+    if not isinstance(progress, dict):
+        raise GarbledError("progress that is none")
+    return progress
+
+
+def checkpoint_of(message: Message) -> bytes:
+    """The checkpoint that a message brings.
+
+    Raises:
+        GarbledError: none.
+    """
+    if "checkpoint" not in message.blobs:
+        raise GarbledError("a checkpoint that is none")
+    return message.blobs["checkpoint"]

@@ -160,6 +160,8 @@ def solved_of(message: Message) -> Solved:
         GarbledError: it is none.
     """
     header, blobs = message.header, message.blobs
+    if not isinstance(header.get("answer"), dict) or not isinstance(header.get("root"), str | None):
+        raise GarbledError("an answer that is none")
     try:
         return Solved(
             header["answer"],
@@ -167,7 +169,7 @@ def solved_of(message: Message) -> Solved:
             {digest: blobs[f"proof {digest}"] for digest in header["proofs"]},
             header["root"],
             blobs.get("weights"),
-            header["assembly"],
+            header["assembly"] is True,
         )
     except (KeyError, TypeError) as error:
         raise GarbledError(f"an answer without {error}") from error
