@@ -85,8 +85,8 @@ class AssemblyQuestion:
 
     def undecided(self, reason: Spent, detail: str) -> Solved:
         """The answer if the solver was ended."""
-        empty = ("rate", "factor", "lipschitz", "largest_step", "whole_step", "states", "limiting", "refutation")
-        answer: dict[str, Any] = {"verdict": "undecided", "mode": str(self.spec.get("mode", "auto"))}
+        empty = ("rate", "factor", "mode", "lipschitz", "largest_step", "whole_step", "limiting", "refutation")
+        answer: dict[str, Any] = {"verdict": "undecided", "states": 0}  # nobody counted them
         answer |= dict.fromkeys(empty) | {"modes": {}, "modules": {}, "edges": [], "proved": [], "recomposed": []}
         return Solved(answer | {"reason": reason, "detail": detail, "couplings": None})
 
@@ -94,9 +94,12 @@ class AssemblyQuestion:
         """Compose, and certify every module and every step."""
         file, limit = context.limits.read(self.weights, self.name), context.limit(self.options.seconds)
         start, sizes = time.monotonic(), _Sizes(context.limits.states, str(self.spec.get("mode", "auto")))
-        described = describe(self.spec, _Stored(context, file), "spec", check=sizes, seconds=limit)
+        described = describe(
+            self.spec, _Stored(context, file), "spec", check=sizes, seconds=limit, progress=context.say
+        )
         try:
-            found = described.compose(seconds=max(limit - (time.monotonic() - start), 0.01))
+            left = max(limit - (time.monotonic() - start), 0.01)
+            found = described.compose(seconds=left, progress=context.say)
         except InputError as error:
             raise InputError(f"spec.{error.field}", error.given, error.expected, error.slug) from error
         answer = _answer(found)

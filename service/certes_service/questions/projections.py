@@ -117,6 +117,7 @@ class ProjectionQuestion:
                 seconds=context.limit(asked.seconds),
                 seed=asked.seed,
                 starts=asked.starts,
+                progress=context.say,
             )
         except InputError as error:
             raise _named(error) from error
@@ -191,6 +192,7 @@ class InterconnectionQuestion:
                 fill=asked.fill,
                 norm=asked.norm,
                 seconds=context.limit(asked.seconds),
+                progress=context.say,
             )
         except InputError as error:
             raise _named(error) from error
