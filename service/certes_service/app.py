@@ -35,8 +35,9 @@ def build(settings: Settings) -> FastAPI:
     """The application over one data directory.
 
     Raises:
-        StorageError: the data directory cannot be used.
+        StorageError: the data directory cannot be used. InputError: a setting that this application does not heed.
     """
+    _refuse_what_is_not_served(settings)
     desk = Desk(settings, Store(settings.data))
     app = FastAPI(
         title="Certes",
@@ -61,6 +62,14 @@ def build(settings: Settings) -> FastAPI:
 
     documentation.install(app)
     return app
+
+
+def _refuse_what_is_not_served(settings: Settings) -> None:
+    """A setting that guards something, and that nothing here heeds yet, must not seem to work."""
+    for name in ("keys", "database", "blobs"):
+        if getattr(settings, name):
+            expected = "unset: this version serves without keys, from the directory `data` alone"
+            raise InputError(name, "a value", expected, "not-served")
 
 
 def _certificates(app: FastAPI, desk: Desk) -> None:

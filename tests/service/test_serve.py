@@ -109,6 +109,24 @@ def test_remote_with_leave(tmp_path: Path) -> None:
         child.communicate()
 
 
+@pytest.mark.parametrize(
+    "setting", [{"CERTES_KEYS": "true"}, {"CERTES_DATABASE": "postgresql://u:secret@h/x"}, {"CERTES_BLOBS": "s3://b"}]
+)
+def test_a_guard_that_is_not_there_is_refused(tmp_path: Path, setting: dict[str, str]) -> None:
+    """Whoever turns keys on must not be served without them."""
+    done = subprocess.run(
+        [*SERVE, "--port", "0", "--data", str(tmp_path / "d")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | setting,
+    )
+    assert done.returncode == 2
+    assert next(iter(setting)).removeprefix("CERTES_").lower() in done.stderr
+    assert "secret" not in done.stderr
+
+
 def test_data_directory_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     command = [*SERVE, "--port", "0", "--data", str(tmp_path / "file" / "x")]

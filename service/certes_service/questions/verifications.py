@@ -77,6 +77,7 @@ class VerificationQuestion:
         if given is None:
             raise InputError("certificate", "nothing", "the DSSE envelope", "missing-value")
         file = context.limits.read(self.weights, None) if self.weights else None
+        _check_proof(given.proof, context.limits.states)
         key = None if self.key is None else self.key.encode("utf-8", "replace")
         parts = (given.envelope, given.proof)
         report = verify_certificate(parts, file, key=key, exact=self.exact)
