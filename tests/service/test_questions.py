@@ -388,6 +388,7 @@ def test_progress_is_told(kind: str) -> None:
     told: list[dict[str, Any]] = []
     question = QUESTIONS[kind]()
     question.solve(_context(question, on_progress=told.append))
+    assert told
     for entry in told:
         assert set(entry) == {"phase", "fraction", "message"}
         json.dumps(entry, allow_nan=False)
