@@ -167,20 +167,19 @@ def worker(settings: Settings) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_a_killed_workers_job_goes_on_elsewhere(settings: Settings) -> None:
     database = Database(settings.database_url)
-    first = worker(settings)
-    second: subprocess.Popen[str] | None = None
+    workers = [worker(settings) for _ in range(2)]
     try:
         board, blobs = Board(database), Blobs(settings.blobs_url)
-        question = long(3, 6.0)
+        question = long(3, 10.0)
         request = {"parts": question.parts(), "needs": []}
         data = blobs.put("local", question.weights)
         wanted = Wanted("local", "certificate", question.digest(settings), request, data, question.name)
         job, new = board.open(wanted, 10)
         assert new
         taken = wait_for(lambda: (now := board.get(job.id)) and now.state == "running" and now, 40)
-        assert taken, "the watchdog hands in what nobody dispatched, and the worker takes it"
-        second = worker(settings)
-        first.send_signal(signal.SIGKILL)
+        assert taken, "the watchdog hands in what nobody dispatched, and a worker takes it"
+        owner = next(child for child in workers if f"-{child.pid}-" in taken.owner)
+        owner.send_signal(signal.SIGKILL)
         again = wait_for(lambda: (now := board.get(job.id)) and now.attempt == 2 and now, 30)
         assert again, "taken up within 30 s"
         assert again.owner != taken.owner
@@ -190,10 +189,9 @@ def test_a_killed_workers_job_goes_on_elsewhere(settings: Settings) -> None:
         assert ended.state == "done"
         assert Store(database, blobs).answer("local", wanted.question) is None or ended.answer["certificate"]
     finally:
-        for child in (first, second):
-            if child is not None:
-                child.kill()
-                child.communicate()
+        for child in workers:
+            child.kill()
+            child.communicate()
         database.close()
 
 

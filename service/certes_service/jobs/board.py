@@ -208,6 +208,13 @@ class Board:
             return "cancelled"
         return None if (row.state, row.attempt) == ("running", job.attempt) else "superseded"
 
+    def left(self, job: Job) -> float | None:
+        """Seconds until its deadline, by the clock that set it; None: it has none."""
+        if job.deadline is None:
+            return None
+        with self.database.read() as connection:
+            return job.deadline - self.database.now(connection)
+
     def note(self, job: Job, **values: Any) -> None:
         """Write progress or a checkpoint.
 

@@ -163,13 +163,18 @@ class Runner:
         began = time.monotonic()
         solved = self._pool.run(
             task,
-            seconds=_left(job, limit),
+            seconds=self._seconds(job, limit),
             watch=watch,
             on_progress=lambda progress: self._note(job, progress=progress),
             on_checkpoint=lambda data: self._note(job, checkpoint=self._blobs.put(job.tenant, data)),
         )
         self._observer.solved(job, solved.answer, time.monotonic() - began)
         return solved
+
+    def _seconds(self, job: Job, limit: float) -> float:
+        """Seconds that the solver may take."""
+        left = self._board.left(job)
+        return limit if left is None else max(min(limit, left), 0.01)
 
     def _blob(self, job: Job, digest: str | None) -> bytes:
         data = None if digest is None else self._blobs.get(job.tenant, digest)
@@ -255,11 +260,6 @@ def attached(store: Store, tenant: str, digests: Iterable[str]) -> dict[str, Att
             made = store.weights(tenant, digest)
             found[digest] = Attachment(stored.envelope, stored.proof, None if made is None else made[0])
     return found
-
-
-def _left(job: Job, limit: float) -> float:
-    """Seconds that the solver may take."""
-    return limit if job.deadline is None else max(min(limit, job.deadline - time.time()), 0.01)
 
 
 def _problem(status: int, slug: str, detail: str) -> dict[str, Any]:
