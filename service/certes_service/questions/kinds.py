@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from hashlib import sha256
 from typing import Any, cast
 
 from certes.errors import InputError
@@ -33,7 +33,7 @@ def table(source: str = TABLE) -> Mapping[str, Any]:
     """
     if not source.endswith(".py"):
         return cast("Mapping[str, Any]", importlib.import_module(source).KINDS)
-    name = f"certes_kinds_{Path(source).stem}"
+    name = f"certes_kinds_{sha256(source.encode()).hexdigest()[:16]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, source)
         assert spec is not None
