@@ -105,8 +105,9 @@ class Probe:
 
     def creeping(self, _: Context) -> None:
         kept = []
-        while True:
-            kept.append(bytearray(2**24))
+        while len(kept) < self.given["most"] // 2**24:
+            kept.append(bytearray(b"x" * 2**24))
+            time.sleep(0.005)
 
     def leave(self, _: Context) -> None:
         os._exit(3)

@@ -338,8 +338,9 @@ def test_an_assembly_needs_the_certificates_that_stand_for_modules() -> None:
     assert question.needs() == _again(question).needs() == set(attached)
     solved = question.solve(replace(_context(question), attachments=attached))
     assert solved.answer["verdict"] == "contracting"
+    foreign = {"0" * 64: next(iter(attached.values()))}
     with pytest.raises(InputError) as refused:
-        question.solve(_context(question))
+        question.solve(replace(_context(question), attachments=foreign))
     assert (refused.value.slug, refused.value.field) == ("unknown-digest", "spec.modules.inner.modules.eye.certificate")
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from certes_service.questions.base import Attachment, Limits
 from certes_service.solving.pool import Pool, SolverCrashed, Stopped
-from certes_service.solving.protocol import MAGIC, Decoder, GarbledError, Message
+from certes_service.solving.process import checkpoint_of, progress_of
+from certes_service.solving.protocol import MAGIC, Decoder, GarbledError, Message, error_of, solved_of
 from certes_service.solving.task import Task
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,7 +172,9 @@ def test_a_task_that_waits_can_be_cancelled(pool: Pool) -> None:
                 entry.result(20)
 
 
-@pytest.mark.parametrize("task", [probe("memory", bytes=2 * 2**30), probe("creeping")], ids=["at once", "creeping"])
+@pytest.mark.parametrize(
+    "task", [probe("memory", bytes=2 * 2**30), probe("creeping", most=3 * 2**30)], ids=["at once", "creeping"]
+)
 def test_a_memory_limit(pool: Pool, task: Task) -> None:
     answer = pool.run(task, seconds=60).answer
     assert answer["reason"] == "memory"
@@ -183,12 +186,17 @@ def test_a_memory_limit(pool: Pool, task: Task) -> None:
 def test_a_training_is_held_to_its_memory_by_being_watched() -> None:
     own = Pool(1, 64 * 2**20, kinds=PROBES)
     try:
-        assert own.run(probe("creeping", kind="training-probe"), seconds=60).answer["reason"] == "memory"
+        assert (
+            own.run(probe("creeping", kind="training-probe", most=3 * 2**30), seconds=60).answer["reason"] == "memory"
+        )
     finally:
         own.close()
 
 
-@pytest.mark.parametrize("what", ["leave", "exit", "fault", "fail", "deep"])
+SLOWLY = [pytest.param(what, marks=pytest.mark.slow) for what in ("exit", "fault", "deep")]
+
+
+@pytest.mark.parametrize("what", ["leave", "fail", *SLOWLY])
 def test_a_crash_is_no_answer(pool: Pool, what: str) -> None:
     with pytest.raises(SolverCrashed):
         pool.run(probe(what), seconds=30)
@@ -223,7 +231,9 @@ GARBLED = {
     "huge header": MAGIC + b"\xff\xff\xff\xff",
     "huge blob": framed(b'{"type":"solved","blobs":[["x",99999999999999]]}'),
     "negative blob": framed(b'{"type":"solved","blobs":[["x",9],["y",-9]]}'),
-    "no answer": framed(b'{"type":"solved","answer":[],"root":null,"blobs":[]}'),
+    "no answer": framed(
+        b'{"type":"solved","answer":[],"root":null,"documents":[],"proofs":[],"assembly":false,"blobs":[]}'
+    ),
     "half an answer": framed(b'{"type":"solved","answer":{},"root":"0","blobs":[]}'),
     "no progress": framed(b'{"type":"progress","progress":3,"blobs":[]}'),
     "no checkpoint": framed(b'{"type":"checkpoint","blobs":[]}'),
@@ -232,8 +242,18 @@ GARBLED = {
 }
 
 
-@pytest.mark.parametrize("name", GARBLED)
-def test_garbled_output_is_refused_and_its_process_ended(pool: Pool, name: str) -> None:
+READ = {"solved": solved_of, "refused": error_of, "progress": progress_of, "checkpoint": checkpoint_of}
+
+
+@pytest.mark.parametrize("name", sorted(set(GARBLED) - {"another message"}))
+def test_garbled_output_is_no_message(name: str) -> None:
+    with pytest.raises(GarbledError):
+        for message in Decoder(2**30).feed(GARBLED[name]):
+            READ[message.type](message)
+
+
+@pytest.mark.parametrize("name", ["noise", "half an answer", "no progress", "another message"])
+def test_a_process_that_writes_garbled_output_is_ended(pool: Pool, name: str) -> None:
     told = Told()
     with pytest.raises(SolverCrashed):
         pool.run(probe("raw", bytes=GARBLED[name].hex(), seconds=5.0), seconds=30, on_checkpoint=told)
@@ -272,6 +292,7 @@ def test_nothing_is_told_of_a_task_that_has_ended(pool: Pool) -> None:
     for _ in range(pool.size):
         pool.run(probe("late_voice"), seconds=30)
     for _ in range(10):
+        time.sleep(0.03)
         pool.run(probe("nothing"), seconds=30, on_progress=heard.append, on_checkpoint=heard.append)
     assert heard == []
 
