@@ -34,15 +34,17 @@ class BodyLimit:
             return
         declared = _declared(scope)
         if declared is not None and declared > self.limit:
+            await drain(receive)
             await self._refuse(f"{declared} bytes", scope, receive, send)
             return
         seen = 0
-        started = False
+        started = complete = False
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal seen, complete
             message = await receive()
             if message["type"] == "http.request":
+                complete = not message.get("more_body", False)
                 seen += len(message.get("body", b""))
                 if seen > self.limit:
                     raise _Exceeded
@@ -58,10 +60,11 @@ class BodyLimit:
         except _Exceeded:
             if started:
                 raise
+            if not complete:  # after its end nothing comes but the client's farewell
+                await drain(receive)
             await self._refuse(f"more than {self.limit} bytes", scope, receive, send)
 
     async def _refuse(self, given: str, scope: Scope, receive: Receive, send: Send) -> None:
-        await drain(receive)
         response = of_input_error(TooLargeError("body", given, self.limit))
         response.headers["Connection"] = "close"
         await response(scope, receive, send)

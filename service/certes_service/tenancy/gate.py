@@ -113,7 +113,7 @@ class Gate:
         try:
             receive = await self._enter(scope, receive)
         except Refused as refusal:
-            await _answer(refusal.response, scope, receive, send)
+            await _answer(refusal.response, scope, refusal.receive or receive, send)
             return
         except StorageError as error:
             log.error("storage: %s", error)
@@ -167,7 +167,7 @@ class Gate:
         if cookie:
             self._check_origin(headers)
             found = cookie
-            session = await self._known(scope, cookie, lambda: self.registry.sessions.find(found))
+            session = await self._known(scope, cookie, lambda: self.registry.sessions.find(found), "session ")
         if session is not None:
             return await self._resume(scope, headers, receive, session)
         if need is Need.MAYBE:
@@ -185,12 +185,13 @@ class Gate:
         if not sent:
             sent, receive = await _form_field(headers, receive, CSRF_FIELD)
         if len(sent) != 1 or not same(sent[0], session.csrf):
-            raise Refused(refusals.csrf())
+            raise Refused(refusals.csrf(), receive)
         return receive
 
-    async def _known(self, scope: Scope, secret: str | None, find: Callable[[], T | None]) -> T | None:
+    async def _known(self, scope: Scope, secret: str | None, find: Callable[[], T | None], kind: str = "") -> T | None:
         """Look somebody up, unless too many came from there whom nobody knows."""
-        whence, name = _whence(scope), hash_of(secret or "")
+        # Sessions for themselves: a forgotten page that goes on asking must keep nobody from logging in again.
+        whence, name = kind + _whence(scope), hash_of(secret or "")
         wait = self.registry.failures.wait(whence, FAILURES_PER_MINUTE)
         if wait is not None and name not in self._good:  # behind one address others may be whom we know
             raise Refused(refusals.too_many(wait, "keys that are not valid"))

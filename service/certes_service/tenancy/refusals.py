@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from certes_service.problems import ProblemResponse, clip, problem
 from certes_service.storage.errors import StorageError
@@ -23,11 +23,13 @@ class Refused(Exception):
 
     Attributes:
         response: what is answered.
+        receive: how the rest of the body is read, if some of it was read already.
     """
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, receive: Receive | None = None) -> None:
         super().__init__(response.status_code)
         self.response = response
+        self.receive = receive
 
 
 def host(given: list[str]) -> ProblemResponse:
