@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from certes.errors import CertesError, InputError
@@ -64,7 +64,7 @@ class Session:
     """
 
     caller: Caller
-    csrf: str
+    csrf: str = field(repr=False)
     hash: str
     expires: float
 

@@ -14,6 +14,14 @@ PAGE_POLICY = (
 DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 OTHER_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
+#: Of answers that never reach the application, such as those to requests that are no HTTP.
+BARE: tuple[tuple[str, str], ...] = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Content-Security-Policy", OTHER_POLICY),
+    ("Referrer-Policy", "no-referrer"),
+)
+
 
 class SecurityHeaders:
     """ASGI middleware: adds them, where the answer does not say otherwise itself.
@@ -59,6 +67,7 @@ def add(headers: MutableHeaders, *, personal: bool) -> None:
     headers.setdefault("Referrer-Policy", "same-origin" if page else "no-referrer")
     if personal:
         headers.setdefault("Cache-Control", "no-store")
+        headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
         headers.add_vary_header("Authorization, Cookie")
 
 

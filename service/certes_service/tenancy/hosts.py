@@ -8,6 +8,7 @@ both are looked at. ``X-Forwarded-Host`` and its kin are not: anybody may write 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from certes.errors import InputError
 
 from certes_service.settings import Settings
 
+log = logging.getLogger("certes.service")
 _AUTHORITY = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253}))(?::(?P<port>[0-9]{0,5}))?"
 )
@@ -62,12 +64,36 @@ def is_loopback(host: str) -> bool:
 def check_binding(settings: Settings, host: str) -> None:
     """Refuse to listen where others may ask, as long as nobody has to say who he is.
 
+    Only ``allow_remote`` goes beyond loopback without keys, and the log says so each time.
+
+    Args:
+        settings: of the service.
+        host: name or address to listen on; an empty one is every address that there is.
+
     Raises:
         InputError: beyond loopback without keys (slug ``remote-refused``).
     """
-    if not settings.keys and not is_loopback(host):
-        expected = "a loopback address; anyone could use the service, so going beyond needs keys (CERTES_KEYS=true)"
+    if settings.keys or is_loopback(host):
+        return
+    if not settings.allow_remote:
+        expected = (
+            "a loopback address; anyone could use the service, so going beyond needs keys (CERTES_KEYS=true), "
+            "or --allow-remote where everybody may"
+        )
         raise InputError("host", repr(host)[:200], expected, "remote-refused")
+    log.warning("listening on %s without keys: whoever reaches it may use it, and see all that is kept", host)
+
+
+def check_allowed(allowed: Sequence[str]) -> None:
+    """Refuse names that no request could ever come under.
+
+    Raises:
+        InputError: a URL, a pattern, or anything else that is no host (slug ``setting``).
+    """
+    for text in allowed:
+        if Authority.parse(text) is None:
+            expected = "host names or addresses, each with or without a port; no URL and no pattern"
+            raise InputError("allowed_hosts", repr(text)[:200], expected, "setting")
 
 
 def host_is_ours(given: Sequence[str], allowed: Sequence[str], own: str | None) -> bool:
@@ -81,7 +107,7 @@ def host_is_ours(given: Sequence[str], allowed: Sequence[str], own: str | None) 
     authority = Authority.parse(given[0]) if len(given) == 1 else None
     if authority is None:
         return False
-    if is_loopback(authority.host) or (own is not None and _is_address(own) and authority.host == own):
+    if is_loopback(authority.host) or (own is not None and authority.host == _address(own)):
         return True
     for text in allowed:
         entry = Authority.parse(text)
@@ -113,9 +139,11 @@ def origin_is_ours(given: Sequence[str], hosts: Sequence[str], *, secure: bool) 
     return origin.host == host.host and (origin.port or usual) == (host.port or usual)
 
 
-def _is_address(host: str) -> bool:
+def _address(text: str) -> str | None:
+    """An address in Python's spelling; None if it is none. What arrives by IPv4 at an IPv6 socket arrives by IPv4."""
     try:
-        ipaddress.ip_address(host)
+        parsed = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)

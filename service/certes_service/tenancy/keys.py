@@ -131,6 +131,17 @@ class Keys:
             for row in rows
         )  # fmt: skip
 
+    def usable(self) -> bool:
+        """Whether there is a key at all with which somebody could ask at this moment.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(keys.c.revoked, keys.c.expires)).all()
+            now = self.database.now(connection)
+        return any(alive(row.revoked, row.expires, now) for row in rows)
+
     def revoke(self, key: str) -> Key:
         """Refuse a key from now on, and end its sessions. Once revoked it stays so, and says since when.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -14,12 +15,14 @@ from starlette.datastructures import FormData, Headers
 
 from certes_service.settings import Settings
 from certes_service.storage.database import Database
-from certes_service.tenancy import refusals, signing
+from certes_service.tenancy import hosts, refusals, signing
 from certes_service.tenancy.callers import Forbidden, Unidentified, session_of
 from certes_service.tenancy.gate import FAILURES_PER_MINUTE, Gate, Registry
 from certes_service.tenancy.rates import neighbourhood
 from certes_service.tenancy.sessions import cookie_name, cookies, set_cookie
 from certes_service.tenancy.tenants import Tenants
+
+log = logging.getLogger("certes.service")
 
 
 class SigningKeyAnswer(BaseModel):
@@ -70,10 +73,13 @@ def install(app: FastAPI, settings: Settings, database: Database) -> Registry:
     get their security headers from :class:`~certes_service.tenancy.headers.SecurityHeaders`, around the whole.
 
     Raises:
-        InputError: the signing key cannot sign. StorageError: the database cannot be used.
+        InputError: the signing key cannot sign, or an allowed host is none. StorageError: the database cannot be used.
     """
+    hosts.check_allowed(settings.allowed_hosts)
     registry = Registry.over(settings, Tenants(database, settings))
     current = signing.record(database, settings.private_key)
+    if settings.keys and not registry.keys.usable():
+        log.warning("keys are asked for and there is none: make one with `certes keys create --tenant NAME`")
     app.state.registry = registry
     app.add_middleware(Gate, registry=registry)
     _problems(app)

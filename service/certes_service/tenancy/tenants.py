@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
-from certes.errors import InputError
+from certes.errors import InputError, TooLargeError
 from sqlalchemy.exc import IntegrityError
 
 from certes_service.settings import Settings
+from certes_service.storage.blobs import Blobs
 from certes_service.storage.database import Database
 from certes_service.storage.tables import tenants
 from certes_service.tenancy.callers import LOCAL
@@ -133,6 +134,14 @@ class Tenants:
             self._known[tenant] = (self._clock(), limits)
         return limits
 
+    def queue_limit(self, tenant: str) -> int:
+        """How many jobs of a tenant may wait or run at once. Blocks: for a thread.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        return self.limits_of(tenant).queue
+
     def known(self, tenant: str) -> Limits | None:
         """What is remembered of a tenant's limits; None: they have to be looked up."""
         with self._lock:
@@ -158,6 +167,25 @@ def enter(connection: sa.Connection, name: str, now: float) -> str:
             connection.execute(sa.insert(tenants).values(id=made, name=name, created=now, limits=None))
         known = connection.execute(asked).scalar_one()
     return str(known)
+
+
+def check_room(blobs: Blobs, tenants: Tenants, tenant: str, size: int) -> None:
+    """Refuse what would not fit beside all that a tenant keeps already. Blocks: for a thread.
+
+    What other processes have written within the last minute may not be counted yet.
+
+    Args:
+        blobs: where the bytes are to go.
+        tenants: whose limit applies.
+        tenant: whose they are to be.
+        size: bytes.
+
+    Raises:
+        TooLargeError: beyond the tenant's limit (HTTP 413). StorageError: what is kept cannot be counted.
+    """
+    limit, kept = tenants.limits_of(tenant).tenant_bytes, blobs.size(tenant)
+    if kept + size > limit:
+        raise TooLargeError("body", f"{size} bytes, beside {kept} bytes that are kept already", limit)
 
 
 _FIELDS = tuple(entry.name for entry in fields(Limits))
