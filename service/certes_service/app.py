@@ -12,18 +12,19 @@ from certes._version import __version__
 from certes.certificate.assembly import ASSEMBLY_SUFFIX, speaks_of_an_assembly
 from certes.certificate.document import CERTIFICATE_SUFFIX, PROOF_SUFFIX
 from certes.errors import InputError
-from certes.spec import SystemSpec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from certes_service import assemblies, documentation, problems, projecting
-from certes_service.intake import Body, as_file, as_flag, as_object, read_body, required, weights_from_json
+from certes_service import documentation, problems
+from certes_service.intake import about, as_file, as_flag, as_object, read_body, required, weights_of
 from certes_service.limits import BodyLimit
-from certes_service.schema import CertificateAnswer, Health, Options, ProjectionAnswer, VerificationAnswer, split
+from certes_service.questions import assemblies, certificates, projections, verifications
+from certes_service.questions.base import clip
+from certes_service.schema import CertificateAnswer, Health, ProjectionAnswer, VerificationAnswer
 from certes_service.schema_assembly import AssemblyAnswer
 from certes_service.settings import Settings
 from certes_service.store import Store, is_digest
-from certes_service.work import Desk, Question
+from certes_service.work import Desk
 
 __all__ = ["build"]
 
@@ -77,7 +78,7 @@ def _certificates(app: FastAPI, desk: Desk) -> None:
     async def certify(request: Request) -> Response:
         """Certify or refute a network. ``undecided`` is an answer too (200, certificate null)."""
         body = await read_body(request, desk.settings, {"spec", "weights", "tensors"}, {"spec"})
-        return _json(await desk.answer(_question(body)))
+        return _json(await desk.answer(about(certificates.question)(body)))
 
     @app.get("/v1/certificates/{digest}", response_class=Response, **documentation.ENVELOPE)
     async def certificate(digest: str) -> Response:
@@ -114,11 +115,7 @@ def _projections(app: FastAPI, desk: Desk) -> None:
         ``undecided`` is an answer too (200, weights and certificate null).
         """
         body = await read_body(request, desk.settings, {"spec", "weights", "tensors"}, {"spec"})
-        given = as_object(required(body, "spec", "the system as a JSON object"), "spec")
-        weights = _weights(body, needed=True)
-        assert weights is not None
-        name = body.names.get("weights", "weights.safetensors")
-        return _json(await desk.answer(projecting.question(given, weights, name)))
+        return _json(await desk.answer(about(projections.question)(body)))
 
 
 def _assemblies(app: FastAPI, desk: Desk) -> None:
@@ -129,11 +126,7 @@ def _assemblies(app: FastAPI, desk: Desk) -> None:
         ``undecided`` is an answer too (200, certificate null).
         """
         body = await read_body(request, desk.settings, {"spec", "weights", "tensors"}, {"spec"})
-        given = as_object(required(body, "spec", "the assembly as a JSON object"), "spec")
-        weights = _weights(body, needed=True)
-        assert weights is not None
-        name = body.names.get("weights", "weights.safetensors")
-        return _json(await desk.answer(assemblies.question(given, weights, name)))
+        return _json(await desk.answer(about(assemblies.question)(body)))
 
 
 def _verifications(app: FastAPI, desk: Desk) -> None:
@@ -144,51 +137,28 @@ def _verifications(app: FastAPI, desk: Desk) -> None:
         body = await read_body(request, desk.settings, allowed, {"certificate", "tensors"})
         envelope = as_object(required(body, "certificate", "the DSSE envelope"), "certificate")
         proof = as_file(required(body, "proof", "the proof's safetensors file"), "proof", body.multipart)
-        answer = await desk.verification(
+        question = verifications.question(
             strictjson.canonical(envelope, "certificate"),
             proof,
-            _weights(body, needed=False),
+            weights_of(body),
             _key(body.values.get("key")),
-            as_flag(body.values.get("exact"), "exact"),
+            exact=as_flag(body.values.get("exact"), "exact"),
         )
-        return _json(answer)
+        return _json(await desk.verification(question))
 
 
-def _question(body: Body) -> Question:
-    given = as_object(required(body, "spec", "the system as a JSON object"), "spec")
-    asked, described = split(given, Options)
-    options, spec = Options.parse(asked), SystemSpec.parse(described)
-    weights = _weights(body, needed=True)
-    assert weights is not None
-    return Question(spec, options, weights, body.names.get("weights", "weights.safetensors"))
-
-
-def _weights(body: Body, *, needed: bool) -> bytes | None:
-    file, inline = body.values.get("weights"), body.values.get("tensors")
-    if file is not None and inline is not None:
-        raise InputError("weights", "both weights and tensors", "one of the two", "conflict")
-    if inline is not None:
-        return weights_from_json(inline)
-    if file is not None:
-        return as_file(file, "weights", body.multipart)
-    if needed:
-        field, expected = ("weights", "a safetensors file") if body.multipart else ("tensors", "tensors by name")
-        raise InputError(field, "nothing", expected, "missing-value")
-    return None
-
-
-def _key(value: Any) -> bytes | None:
-    if value is None or isinstance(value, bytes):
-        return value
-    if not isinstance(value, str):
+def _key(value: Any) -> str | None:
+    if isinstance(value, bytes):  # a file part
+        return value.decode("utf-8", "replace")
+    if value is not None and not isinstance(value, str):
         raise InputError("key", f"JSON of type {type(value).__name__}", "a public key in PEM", "wrong-type")
-    return value.encode("utf-8", "replace")
+    return value
 
 
 async def _stored(desk: Desk, digest: str, part: str) -> bytes:
     stored = await desk.stored(digest) if is_digest(digest) else None
     if stored is None:
-        given = problems.clip(repr(digest), 80)
+        given = clip(repr(digest), 80)
         raise problems.Unknown(
             "digest", given, "the digest of a certificate that this service issued", "unknown-digest"
         )

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from certes_service.problem_samples import problems
 from certes_service.problems import MEDIA_TYPE
 from certes_service.samples import ANSWER, ENVELOPE_SAMPLE, PROOF_SAMPLE, REPORT, REQUEST, UNDECIDED
 from certes_service.samples_assembly import ASSEMBLY, ASSEMBLY_REQUEST
@@ -33,47 +34,9 @@ DESCRIPTION = (
     "has been verified in rigorous arithmetic and can be verified again offline: `certes verify`."
 )
 
-_ERRORS = {
-    400: (
-        "The body cannot be read",
-        "malformed-json",
-        "body: got text that is not JSON; expected one JSON document in UTF-8",
-    ),
-    404: ("Nothing of that name", "unknown-digest", "digest: got an unknown digest; expected one that was issued here"),
-    413: (
-        "Larger than the configured limit",
-        "too-large",
-        "body: got 300000000 bytes; expected at most 268435456 bytes",
-    ),
-    415: ("Not a media type that is read here", "unsupported-media-type", "Content-Type: got 'text/csv'"),
-    422: ("The question makes no sense", "not-positive", "spec.step: got -0.1; expected greater than 0"),
-    501: ("An optional part is not installed", "missing-extra", "the exact audit needs the package 'flint'"),
-    503: (
-        "Try again later: storage, or too many requests",
-        "storage",
-        "writing to the store failed: No space left on device",
-    ),
-}
-
-
-def _problem(status: int) -> dict[str, Any]:
-    description, slug, detail = _ERRORS[status]
-    example = {
-        "type": f"urn:certes:error:{slug}",
-        "title": slug.replace("-", " ").capitalize(),
-        "status": status,
-        "detail": detail,
-    }
-    content = {MEDIA_TYPE: {"schema": _ref("Problem"), "example": example}}
-    return {"description": description, "content": content}
-
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: _problem(status) for status in statuses}
 
 
 def _body(
@@ -110,7 +73,7 @@ CERTIFY: dict[str, Any] = {
                 }
             },
         },
-        **_problems(400, 413, 415, 422, 501, 503),
+        **problems(400, 413, 415, 422, 501, 503),
     },
 }
 
@@ -131,7 +94,7 @@ PROJECT: dict[str, Any] = {
             "description": "The answer: contracting (a new weight file and its certificate) or undecided (neither)",
             "content": {"application/json": {"example": PROJECTION}},
         },
-        **_problems(400, 413, 415, 422, 501, 503),
+        **problems(400, 413, 415, 422, 501, 503),
     },
 }
 
@@ -148,7 +111,7 @@ COMPOSE: dict[str, Any] = {
             "description": "The answer: contracting, not_contracting or undecided",
             "content": {"application/json": {"example": ASSEMBLY}},
         },
-        **_problems(400, 413, 415, 422, 501, 503),
+        **problems(400, 413, 415, 422, 501, 503),
     },
 }
 
@@ -171,7 +134,7 @@ VERIFY: dict[str, Any] = {
             "description": "The verifier's report; a certificate that fails is an answer too",
             "content": {"application/json": {"example": REPORT}},
         },
-        **_problems(400, 413, 415, 422, 501, 503),
+        **problems(400, 413, 415, 422, 501, 503),
     },
 }
 
@@ -183,7 +146,7 @@ ENVELOPE: dict[str, Any] = {
                 "application/vnd.dsse.envelope.v1+json": {"schema": {"type": "object"}, "example": ENVELOPE_SAMPLE}
             },
         },
-        **_problems(404, 503),
+        **problems(404, 503),
     }
 }
 
@@ -193,7 +156,7 @@ PROOF: dict[str, Any] = {
             "description": "The proof's arrays",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         },
-        **_problems(404, 503),
+        **problems(404, 503),
     }
 }
 
@@ -203,7 +166,7 @@ WEIGHTS: dict[str, Any] = {
             "description": "The weight file that a projection made, or the couplings of an assembly",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         },
-        **_problems(404, 503),
+        **problems(404, 503),
     }
 }
 

@@ -7,7 +7,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from certes_service.problems import Unsupported, clip
+from certes_service.problems import Unsupported
+from certes_service.questions.base import Question, clip
 from certes_service.settings import Settings
 
 #: Nesting of a JSON body: object, tensors, name, rows, columns, and some air.
@@ -28,6 +29,8 @@ _MAX_DEPTH = 12
 _BITS = {"F16": 16, "BF16": 16, "F32": 32, "F64": 64, "I64": 64, "I32": 32, "BOOL": 8}
 _TENSOR_KEYS = {"dtype", "shape", "data"}
 _EXPECTED_TENSOR = "nested lists of numbers, or an object with dtype, shape and data (base64)"
+
+Make = Callable[[dict[str, Any], bytes, str], Question]
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,43 @@ def as_flag(value: Any, field: str) -> bool:
     if not isinstance(value, (bool, str, type(None))) or value not in known:
         raise InputError(field, clip(repr(value)), "true or false", "wrong-type")
     return known[value]
+
+
+def about(make: Make) -> Callable[[Body], Question]:
+    """The question of a body with ``spec`` and ``weights`` or ``tensors``, made by a kind's ``question``."""
+
+    def of(body: Body) -> Question:
+        given = as_object(required(body, "spec", "the question as a JSON object"), "spec")
+        name = body.names.get("weights", "weights.safetensors")
+        try:
+            weights = _needed(weights_of(body), body)
+        except InputError:
+            make(given, b"", name)  # what is wrong with the spec is said first
+            raise
+        return make(given, weights, name)
+
+    return of
+
+
+def _needed(weights: bytes | None, body: Body) -> bytes:
+    if weights is None:
+        field, expected = ("weights", "a safetensors file") if body.multipart else ("tensors", "tensors by name")
+        raise InputError(field, "nothing", expected, "missing-value")
+    return weights
+
+
+def weights_of(body: Body) -> bytes | None:
+    """The weight file of a body, be it a file or tensors inline; None: neither.
+
+    Raises:
+        InputError: both, or what is neither.
+    """
+    file, inline = body.values.get("weights"), body.values.get("tensors")
+    if file is not None and inline is not None:
+        raise InputError("weights", "both weights and tensors", "one of the two", "conflict")
+    if inline is not None:
+        return weights_from_json(inline)
+    return None if file is None else as_file(file, "weights", body.multipart)
 
 
 def weights_from_json(tensors: Any) -> bytes:

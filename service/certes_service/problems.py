@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from certes_service.questions.base import clip
 from certes_service.storage.errors import StorageError
 
 MEDIA_TYPE = "application/problem+json"
@@ -179,12 +180,6 @@ def install(app: FastAPI) -> None:
         # Starlette re-raises after answering: the server logs the traceback and closes the connection, which the
         # client has to know before it sends its next request. The answer tells nothing of the inside.
         return problem(500, "internal", INTERNAL, {"Connection": "close"})
-
-
-def clip(text: str, limit: int = 300) -> str:
-    """A text short enough to be echoed, without characters that UTF-8 cannot express."""
-    clean = text.encode("utf-8", "replace").decode("utf-8")
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
 def _title(slug: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import signal
 import socket
@@ -17,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from certes_service import create_app
 from certes_service.problems import MEDIA_TYPE, PREFIX
 from certes_service.settings import Settings
+from certes_service.tenancy.hosts import check_binding
 
 #: How long running requests may go on after a signal, in seconds.
 GRACE = 10
@@ -52,25 +52,13 @@ class Server(uvicorn.Server):
         yield
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's loopback."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def bind(host: str, port: int, settings: Settings) -> socket.socket:
     """A listening socket; port 0 lets the system pick.
 
     Raises:
         InputError: beyond loopback without leave, or an address that cannot be had.
     """
-    if not settings.allow_remote and not is_loopback(host):
-        expected = "a loopback address; anyone can use the service, so going beyond needs --allow-remote"
-        raise InputError("host", repr(host), expected, "remote-refused")
+    check_binding(settings, host)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind, protocol)

@@ -16,7 +16,7 @@ import pytest
 from certes.certificate import Certificate, verify_certificate
 from certes.weights import pack, read_weights
 from certes_client import Client, ServiceError
-from certes_service import projecting
+from certes_service.questions import projections
 
 from tests.service.asking import SMALL, assert_problem, post_file, weights
 from tests.service.conftest import Running
@@ -376,7 +376,7 @@ def test_full_disk_at_any_moment(serve: Serve, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_crash_and_busy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, begun, real = threading.Event(), threading.Event(), projecting.project
+    gate, begun, real = threading.Event(), threading.Event(), projections.project
 
     def waiting(*args: Any, **options: Any) -> Any:
         begun.set()
@@ -384,7 +384,7 @@ def test_crash_and_busy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         return real(*args, **options)
 
     with serve(solvers=1, queue=0).client() as http, ThreadPoolExecutor(1) as pool:
-        monkeypatch.setattr(projecting, "project", waiting)
+        monkeypatch.setattr(projections, "project", waiting)
         first = pool.submit(ask, http)
         assert begun.wait(20)
         assert_problem(ask(http, weights(W=DENSE * 2)), 503, "busy")
@@ -395,7 +395,7 @@ def test_crash_and_busy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         def crash(*_: object, **__: object) -> None:
             raise RuntimeError("secret path /root/x")
 
-        monkeypatch.setattr(projecting, "certified_file", crash)
+        monkeypatch.setattr(projections, "certified_file", crash)
         response = ask(http, weights(W=DENSE * 3))
         assert_problem(response, 500, "internal")
         assert "secret" not in response.text
@@ -403,13 +403,13 @@ def test_crash_and_busy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_limit_on_time_holds(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    real = projecting.project
+    real = projections.project
 
     def noting(*args: Any, **options: Any) -> Any:
         seen.append(options["seconds"])
         return real(*args, **options)
 
-    monkeypatch.setattr(projecting, "project", noting)
+    monkeypatch.setattr(projections, "project", noting)
     with serve(solve_seconds=7.0).client() as http:
         for asked in (None, 3.0, 30.0):
             ask(http, spec={**SPEC, "seconds": asked})

@@ -61,7 +61,7 @@ def _verification(W: Any = SMALL) -> VerificationQuestion:
     return VerificationQuestion(weights(W=W), NAME, None, False, found.document, found.proof)
 
 
-QUESTIONS: dict[str, Callable[[], Question]] = {
+QUESTIONS: dict[str, Callable[[], Any]] = {
     "certificate": lambda: certificates.question(dict(SPEC), weights(), NAME),
     "projection": lambda: projections.question(PROJECTION_REQUEST["spec"], _data(PROJECTION_REQUEST), NAME),
     "interconnection": lambda: projections.question(
@@ -81,8 +81,7 @@ CERTIFYING = [kind for kind in QUESTIONS if kind != "verification"]
 
 
 def _context(question: Question, **given: Any) -> Context:
-    attached = getattr(question, "attached", dict)()
-    return Context(Limits.of(SETTINGS), 60.0, attachments=attached, **given)
+    return Context(Limits.of(SETTINGS), 60.0, attachments=question.attached(), **given)
 
 
 @cache
@@ -124,9 +123,9 @@ def test_another_question_has_another_digest(kind: str) -> None:
     question = QUESTIONS[kind]()
     others: list[Any] = [
         question,
-        replace(question, name="other.safetensors"),  # type: ignore[type-var]
-        replace(question, weights=question.weights[:-1] + b"\1"),  # type: ignore[type-var]
-        replace(question, options=question.options.model_copy(update={"seconds": 7.0})),  # type: ignore[type-var, attr-defined]
+        replace(question, name="other.safetensors"),
+        replace(question, weights=question.weights[:-1] + b"\1"),
+        replace(question, options=question.options.model_copy(update={"seconds": 7.0})),
     ]
     digests = {other.digest(SETTINGS) for other in others}
     digests |= {question.digest(Settings(signing_key=key)) for key in PRIVATE}
@@ -361,7 +360,7 @@ def test_a_stored_certificate_is_verified_again(part: str) -> None:
 
 @pytest.mark.parametrize("kind", QUESTIONS)
 def test_weights_that_are_none_are_found_before_anything_is_solved(kind: str) -> None:
-    question: Any = replace(QUESTIONS[kind](), weights=b"no weight file")  # type: ignore[type-var]
+    question: Any = replace(QUESTIONS[kind](), weights=b"no weight file")
     with pytest.raises(InputError) as here:
         question.check(SETTINGS)
     with pytest.raises(InputError) as there:

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from certes_service.server import is_loopback
+from certes_service.tenancy.hosts import is_loopback
 
 from tests.service.asking import assert_problem, post_file, weights
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from certes_service import work
+from certes_service.questions import certificates
 
 from tests.service.asking import SMALL, assert_problem, post_file, weights
 from tests.service.conftest import Running
@@ -69,7 +69,7 @@ def test_crash_is_a_500_without_insides(serve: Serve, monkeypatch: pytest.Monkey
     def crash(*_: object, **__: object) -> None:
         raise RuntimeError("secret path /root/x")
 
-    monkeypatch.setattr(work, "certify", crash)
+    monkeypatch.setattr(certificates, "certify", crash)
     with serve().client() as http:
         response = post_file(http, weights())
         assert_problem(response, 500, "internal")
@@ -80,14 +80,14 @@ def test_crash_is_a_500_without_insides(serve: Serve, monkeypatch: pytest.Monkey
 @contextmanager
 def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
     """certify that waits until the block is left; the semaphore counts those that have begun."""
-    gate, begun, real = threading.Event(), threading.Semaphore(0), work.certify
+    gate, begun, real = threading.Event(), threading.Semaphore(0), certificates.certify
 
     def waiting(*args: Any, **options: Any) -> Any:
         begun.release()
         assert gate.wait(30)
         return real(*args, **options)
 
-    monkeypatch.setattr(work, "certify", waiting)
+    monkeypatch.setattr(certificates, "certify", waiting)
     try:
         yield begun
     finally:

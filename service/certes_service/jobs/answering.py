@@ -12,10 +12,10 @@ from fastapi import Request, Response
 from starlette.datastructures import Headers
 
 from certes_service import problems
-from certes_service.intake import Body, as_file, as_flag, as_object, read_body, required, weights_from_json
+from certes_service.intake import Body, as_flag, read_body
 from certes_service.jobs.desk import Answered, Asking, Desk, wait_of
 from certes_service.jobs.job import PRIORITIES, Job
-from certes_service.questions.base import Question
+from certes_service.questions.base import Question, clip
 from certes_service.tenancy.callers import allow
 
 #: Parts of a body that say how something is asked, and nothing about what is asked.
@@ -25,8 +25,6 @@ PARTS = frozenset({"spec", "weights", "tensors"})
 #: Longest deadline, in seconds: a year.
 _LONGEST = 366 * 86400.0
 _KEY_LENGTH = 255
-
-Make = Callable[[dict[str, Any], bytes, str], Question]
 
 
 async def respond(
@@ -111,13 +109,13 @@ def _number(body: Body, name: str, *, whole: bool = False) -> float | None:
         except ValueError:
             value = None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(name, problems.clip(repr(body.values[name]), 80), expected, "wrong-type")
+        raise InputError(name, clip(repr(body.values[name]), 80), expected, "wrong-type")
     try:
         found = float(value)
     except OverflowError:
         found = math.inf
     if not math.isfinite(found) or (whole and found != int(found)):
-        raise InputError(name, problems.clip(repr(body.values[name]), 80), expected, "wrong-type")
+        raise InputError(name, clip(repr(body.values[name]), 80), expected, "wrong-type")
     return found
 
 
@@ -127,33 +125,5 @@ def _idempotency_key(given: list[str]) -> str | None:
     key = given[0].strip()
     if len(given) > 1 or not 0 < len(key) <= _KEY_LENGTH or not key.isprintable():
         expected = f"one key of 1 to {_KEY_LENGTH} printable characters"
-        raise InputError("Idempotency-Key", problems.clip(repr(given), 80), expected, "malformed-key")
+        raise InputError("Idempotency-Key", clip(repr(given), 80), expected, "malformed-key")
     return key
-
-
-def about(make: Make) -> Callable[[Body], Question]:
-    """The question of a body with ``spec`` and ``weights`` or ``tensors``, made by a kind's ``question``."""
-
-    def of(body: Body) -> Question:
-        given = as_object(required(body, "spec", "a JSON object"), "spec")
-        weights = weights_of(body)
-        if weights is None:
-            field, expected = ("weights", "a safetensors file") if body.multipart else ("tensors", "tensors by name")
-            raise InputError(field, "nothing", expected, "missing-value")
-        return make(given, weights, body.names.get("weights", "weights.safetensors"))
-
-    return of
-
-
-def weights_of(body: Body) -> bytes | None:
-    """The weight file of a body, be it a file or tensors inline; None: neither.
-
-    Raises:
-        InputError: both, or what is neither.
-    """
-    file, inline = body.values.get("weights"), body.values.get("tensors")
-    if file is not None and inline is not None:
-        raise InputError("weights", "both weights and tensors", "one of the two", "conflict")
-    if inline is not None:
-        return weights_from_json(inline)
-    return None if file is None else as_file(file, "weights", body.multipart)

@@ -16,6 +16,7 @@ from certes_service.jobs.answering import as_json
 from certes_service.jobs.desk import Desk
 from certes_service.jobs.job import STATES, Job
 from certes_service.jobs.schema import JobAnswer, JobsAnswer
+from certes_service.questions.base import clip
 from certes_service.tenancy.callers import identified
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -98,7 +99,7 @@ def _brief(job: Job) -> dict[str, Any]:
 
 
 def _unknown(name: str) -> problems.Unknown:
-    return problems.Unknown("job", problems.clip(repr(name), 80), "a job of this caller", "unknown-job")
+    return problems.Unknown("job", clip(repr(name), 80), "a job of this caller", "unknown-job")
 
 
 def _last(cursor: str | None) -> tuple[float, str] | None:

@@ -20,7 +20,7 @@ from certes.errors import InputError, TooLargeError
 from certes.systems import System
 from certes.weights import WeightFile, pack, read_weights
 
-from certes_service.questions.base import Context, Limits, Solved, Spent, clip, finite, question_digest, result_json
+from certes_service.questions.base import Context, Limits, Plain, Solved, Spent, clip, finite, result_json
 from certes_service.schema_assembly import AssemblyOptions
 from certes_service.storage.errors import is_digest
 
@@ -45,7 +45,7 @@ def question(given: dict[str, Any], weights: bytes, name: str) -> AssemblyQuesti
 
 
 @dataclass(frozen=True)
-class AssemblyQuestion:
+class AssemblyQuestion(Plain):
     """One assembly to compose.
 
     Attributes:
@@ -70,10 +70,6 @@ class AssemblyQuestion:
     def parts(self) -> dict[str, Any]:
         """Spec, as text: the order of the modules is that of the states; and options."""
         return {"spec": json.dumps(self.spec), "options": self.options.model_dump(mode="json")}
-
-    def digest(self, settings: Settings) -> str:
-        """Same bytes and same question, same digest."""
-        return question_digest(self.kind, settings, self.weights, self.parts() | {"name": self.name})
 
     def needs(self) -> set[str]:
         """The certificates that stand for modules."""

@@ -217,6 +217,10 @@ class Question(Protocol):
         """Digests of the stored certificates that it refers to."""
         ...
 
+    def attached(self) -> dict[str, Attachment]:
+        """Documents of its own that come along under names of their own; most kinds have none."""
+        ...
+
     def check(self, settings: Settings) -> None:
         """Find what is wrong with it before it is solved, as far as that costs no solving.
 
@@ -236,6 +240,30 @@ class Question(Protocol):
     def undecided(self, reason: Spent, detail: str) -> Solved:
         """The answer if the solver was ended for that reason."""
         ...
+
+
+class Plain:
+    """What most kinds have in common: the digest is of what is kept, and nothing comes along."""
+
+    kind: ClassVar[str]
+    weights: bytes
+    name: str
+
+    def parts(self) -> dict[str, Any]:
+        """All but weights and name, as JSON."""
+        raise NotImplementedError
+
+    def digest(self, settings: Settings) -> str:
+        """Same bytes and same question, same digest. The version and the key are part of the question."""
+        return question_digest(self.kind, settings, self.weights, self.parts() | {"name": self.name})
+
+    def needs(self) -> set[str]:
+        """None."""
+        return set()
+
+    def attached(self) -> dict[str, Attachment]:
+        """None."""
+        return {}
 
 
 def question_digest(kind: str, settings: Settings, weights: bytes, parts: Mapping[str, Any]) -> str:

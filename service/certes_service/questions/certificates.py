@@ -10,7 +10,7 @@ from certes.certify import certify
 from certes.results import Result
 from certes.spec import SystemSpec
 
-from certes_service.questions.base import Context, Limits, Solved, Spent, question_digest, result_json
+from certes_service.questions.base import Context, Limits, Plain, Solved, Spent, result_json
 from certes_service.schema import Options, split
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def question(given: dict[str, Any], weights: bytes, name: str) -> CertificateQue
 
 
 @dataclass(frozen=True)
-class CertificateQuestion:
+class CertificateQuestion(Plain):
     """One network to certify or to refute.
 
     Attributes:
@@ -55,14 +55,6 @@ class CertificateQuestion:
     def parts(self) -> dict[str, Any]:
         """Spec and options."""
         return {"spec": self.spec.model_dump(mode="json"), "options": self.options.model_dump(mode="json")}
-
-    def digest(self, settings: Settings) -> str:
-        """Same bytes and same question, same digest. The version and the key are part of the question."""
-        return question_digest(self.kind, settings, self.weights, self.parts() | {"name": self.name})
-
-    def needs(self) -> set[str]:
-        """None."""
-        return set()
 
     def check(self, settings: Settings) -> None:
         """Read the network, and look at what is asked about it."""

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from certes_service.questions.base import (
     Context,
     Limits,
+    Plain,
     Solved,
     Spent,
     clip,
     finite,
-    question_digest,
     result_json,
 )
 from certes_service.questions.certificates import certified
@@ -53,7 +53,7 @@ def question(given: dict[str, Any], weights: bytes, name: str) -> ProjectionQues
 
 
 @dataclass(frozen=True)
-class ProjectionQuestion:
+class ProjectionQuestion(Plain):
     """One network to project.
 
     Attributes:
@@ -78,14 +78,6 @@ class ProjectionQuestion:
     def parts(self) -> dict[str, Any]:
         """Spec and options."""
         return {"spec": self.spec.model_dump(mode="json"), "options": self.options.model_dump(mode="json")}
-
-    def digest(self, settings: Settings) -> str:
-        """Same bytes and same question, same digest."""
-        return question_digest(self.kind, settings, self.weights, self.parts() | {"name": self.name})
-
-    def needs(self) -> set[str]:
-        """None."""
-        return set()
 
     def check(self, settings: Settings) -> None:
         """Read the network."""
@@ -126,7 +118,7 @@ class ProjectionQuestion:
 
 
 @dataclass(frozen=True)
-class InterconnectionQuestion:
+class InterconnectionQuestion(Plain):
     """Modules and the matrices between them, which are to be projected.
 
     Attributes:
@@ -154,14 +146,6 @@ class InterconnectionQuestion:
         """Modules, whose order counts, and options."""
         modules = [[key, spec.model_dump(mode="json")] for key, spec in self.specs.items()]
         return {"modules": modules, "options": self.options.model_dump(mode="json", exclude={"modules"})}
-
-    def digest(self, settings: Settings) -> str:
-        """Same bytes and same question, same digest."""
-        return question_digest(self.kind, settings, self.weights, self.parts() | {"name": self.name})
-
-    def needs(self) -> set[str]:
-        """None."""
-        return set()
 
     def check(self, settings: Settings) -> None:
         """Read the modules."""

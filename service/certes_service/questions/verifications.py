@@ -12,7 +12,7 @@ from certes.errors import InputError, TooLargeError
 from certes.verify.report import Report
 from certes.weights import read_weights
 
-from certes_service.questions.base import Attachment, Context, Limits, Solved, Spent, finite, question_digest
+from certes_service.questions.base import Attachment, Context, Limits, Plain, Solved, Spent, finite, question_digest
 
 if TYPE_CHECKING:
     from certes_service.settings import Settings
@@ -21,8 +21,21 @@ if TYPE_CHECKING:
 _CERTIFICATE = "0" * 64
 
 
+def question(
+    envelope: bytes, proof: bytes, weights: bytes | None, key: str | None = None, *, exact: bool = False
+) -> VerificationQuestion:
+    """A certificate to verify, as a question.
+
+    Raises:
+        InputError: an empty file of weights, which is not the same as none.
+    """
+    if weights is not None and not weights:
+        read_weights(weights)
+    return VerificationQuestion(weights or b"", "weights.safetensors", key, exact, envelope, proof)
+
+
 @dataclass(frozen=True)
-class VerificationQuestion:
+class VerificationQuestion(Plain):
     """One certificate to verify.
 
     Attributes:
@@ -59,10 +72,6 @@ class VerificationQuestion:
     def digest(self, settings: Settings) -> str:
         """Never looked up: a report is made anew each time."""
         return question_digest(self.kind, settings, self.weights + self.envelope + self.proof, self.parts())
-
-    def needs(self) -> set[str]:
-        """None."""
-        return set()
 
     def check(self, settings: Settings) -> None:
         """Read the weights, and look at the size of the proof."""

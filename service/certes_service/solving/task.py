@@ -55,9 +55,15 @@ class Task:
     @classmethod
     def asking(cls, question: Question, settings: Settings, attached: Mapping[str, Attachment] | None = None) -> Self:
         """A question as it is, on the CPU; its own attachments (of a verification) come along."""
-        own: dict[str, Attachment] = getattr(question, "attached", dict)()
         request = {"parts": question.parts()}
-        return cls.of(question.kind, request, question.weights, question.name, {**(attached or {}), **own}, settings)
+        return cls.of(
+            question.kind,
+            request,
+            question.weights,
+            question.name,
+            {**(attached or {}), **question.attached()},
+            settings,
+        )
 
     def message(self, seconds: float) -> Message:
         """As it travels."""

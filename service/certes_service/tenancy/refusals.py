@@ -9,7 +9,8 @@ from urllib.parse import quote
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope
 
-from certes_service.problems import ProblemResponse, clip, problem
+from certes_service.problems import ProblemResponse, problem
+from certes_service.questions.base import clip
 from certes_service.storage.errors import StorageError
 from certes_service.tenancy.callers import Forbidden
 
