@@ -18,11 +18,11 @@ from certes_service.jobs.board import Wanted
 from certes_service.jobs.job import TRAIN, Job, State
 from certes_service.jobs.runner import attached
 from certes_service.jobs.works import Works
-from certes_service.questions.base import Question
+from certes_service.questions.base import Question, Solved
 from certes_service.questions.signing import finished
 from certes_service.solving.pool import Stopped
 from certes_service.solving.task import Task
-from certes_service.storage.errors import StorageError
+from certes_service.storage.errors import StorageError, sha256
 from certes_service.storage.store import Stored
 from certes_service.tenancy.callers import Caller
 
@@ -184,8 +184,8 @@ class Desk:
         """Solve without a trace: no job, no row, no blob."""
         await self.in_thread(question.check, self.settings)
         wait = self.settings.wait_most if asking.wait is None else min(asking.wait, self.settings.wait_most)
-        solved = await self._solve(tenant, question, max(wait, 0.01), sorted(question.needs()))
-        made = finished(solved, self.settings.private_key)
+        solved = await self._solve(tenant, question, max(wait, 0.01))
+        made = finished(solved, self.settings.private_key, sha256(question.weights))
         return Answered(made.inline() | {"cached": False})
 
     async def verification(self, tenant: str, question: Question) -> dict[str, Any]:
@@ -195,31 +195,23 @@ class Desk:
             InputError: no certificate, or weights that are no weight file. Busy: too many wait.
         """
         await self.in_thread(question.check, self.settings)
-        solved = await self._solve(tenant, question, self.settings.solve_seconds, [])
+        solved = await self._solve(tenant, question, self.settings.solve_seconds)
         return dict(solved.answer)
 
-    async def _solve(self, tenant: str, question: Question, seconds: float, needs: Sequence[str]) -> Any:
+    async def _solve(self, tenant: str, question: Question, seconds: float) -> Solved:
         if self._crowd >= self.settings.solvers + self.settings.queue:
             raise problems.Busy(f"{self._crowd} requests are being solved or wait for it")
         self._crowd += 1
         try:
             async with self._solving:
-                return await self.in_thread(self._run, tenant, question, seconds, needs)
+                return await self.in_thread(self._run, tenant, question, seconds)
         finally:
             self._crowd -= 1
 
-    def _run(self, tenant: str, question: Question, seconds: float, needs: Sequence[str]) -> Any:
-        stored = attached(self.store, tenant, needs)
-        request = {"parts": question.parts(), "needs": list(needs)}
-        task = Task.of(question.kind, request, question.weights, question.name, stored, self.settings, None, "cpu")
+    def _run(self, tenant: str, question: Question, seconds: float) -> Solved:
+        task = Task.asking(question, self.settings, attached(self.store, tenant, question.needs()))
         try:
-            return self.pool.run(
-                task,
-                seconds=seconds,
-                watch=lambda: "shutdown" if self.leaving.is_set() else None,
-                on_progress=lambda _: None,
-                on_checkpoint=lambda _: None,
-            )
+            return self.pool.run(task, seconds=seconds, watch=lambda: "shutdown" if self.leaving.is_set() else None)
         except Stopped as stopped:
             raise problems.Busy("the service is about to end") from stopped
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID, _serialization
+from dbos._error import DBOSException
 from sqlalchemy.exc import SQLAlchemyError
 
 from certes_service.jobs.job import QUEUES, SOLVE, TRAIN
@@ -111,7 +112,7 @@ class Durable:
                 # whoever works on a queue says how; who only hands in leaves it as it is
                 conflict: Any = "always_update" if name in self.queues else "never_update"
                 DBOS.register_queue(name, worker_concurrency=most, polling_interval_sec=poll, on_conflict=conflict)
-        except Exception as error:
+        except (SQLAlchemyError, DBOSException) as error:
             self.close()
             raise StorageError(f"the queue's database cannot be used: {_plain(error)}") from error
 

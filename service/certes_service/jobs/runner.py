@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from certes.errors import CertesError, InputError
@@ -24,8 +24,8 @@ from certes_service.settings import Settings
 from certes_service.solving.pool import Pool, Stopped
 from certes_service.solving.task import Task
 from certes_service.storage.blobs import Blobs
-from certes_service.storage.errors import StorageError
-from certes_service.storage.store import Store
+from certes_service.storage.errors import CorruptedError, StorageError
+from certes_service.storage.store import Row, Store, without_envelope
 
 log = logging.getLogger("certes.service")
 T = TypeVar("T")
@@ -120,8 +120,10 @@ class Runner:
         if job.attempt > MOST_ATTEMPTS:
             return self._failed(job, _problem(500, "internal", "Every worker that took this job died."))
         try:
-            solved = self._solved(job)
-            rows, answer = self._staged(job, finished(solved, self._key))
+            known = self._patiently(lambda: self._store.answer(job.tenant, job.question))
+            if known is not None:  # found by another job between the question and this one
+                return self._enter(job, without_envelope(known))
+            rows, answer = self._staged(job, finished(self._solved(job), self._key, job.weights))
         except Stopped as stopped:
             return self._stopped(job, stopped.reason)
         except InputError as error:
@@ -136,56 +138,56 @@ class Runner:
             log.exception("job %s", job.id)
             return self._failed(job, _problem(500, "internal", problems.INTERNAL))
 
+        return self._enter(job, answer, rows)
+
+    def _enter(self, job: Job, answer: dict[str, Any], rows: Sequence[Row] = ()) -> str:
+        """Enter answer, certificates and the end of the job, all or nothing."""
+
         def enter() -> None:
             with self._store.database.begin() as connection:
                 self._board.end(connection, job, "done", answer=answer, error=None)
-                remembered = answer if answer.get("certificate") else None
+                remembered = answer if rows and answer.get("certificate") else None
                 self._store.enter(connection, job.tenant, rows, job.question, remembered)
 
         self._patiently(enter)
         return "done"
 
     def _solved(self, job: Job) -> Solved:
-        weights = self._blob(job, job.weights)
-        resume = None if job.checkpoint is None else self._blobs.get(job.tenant, job.checkpoint)
+        weights, resume, needed = self._patiently(lambda: self._material(job))
         limit = self._settings.train_seconds if job.queue == TRAIN else self._settings.solve_seconds
-        task = Task.of(
-            job.kind,
-            job.request,
-            weights,
-            job.name,
-            attached(self._store, job.tenant, job.request.get("needs", ())),
-            self._settings,
-            resume,
-            self._device,
-        )
+        task = Task.of(job.kind, job.request, weights, job.name, needed, self._settings, resume, self._device)
         watch = _Watch(self._board, job, self._leaving)
         began = time.monotonic()
         solved = self._pool.run(
             task,
             seconds=self._seconds(job, limit),
             watch=watch,
-            on_progress=lambda progress: self._note(job, progress=progress),
-            on_checkpoint=lambda data: self._note(job, checkpoint=self._blobs.put(job.tenant, data)),
+            on_progress=lambda progress: self._note(job, lambda: {"progress": progress}),
+            on_checkpoint=lambda data: self._note(job, lambda: {"checkpoint": self._blobs.put(job.tenant, data)}),
         )
         self._observer.solved(job, solved.answer, time.monotonic() - began)
         return solved
 
+    def _material(self, job: Job) -> tuple[bytes, bytes | None, dict[str, Attachment]]:
+        """What a solver needs: weights, the last checkpoint, the certificates that the question names."""
+        resume = None if job.checkpoint is None else self._blobs.get(job.tenant, job.checkpoint)
+        return self._blob(job, job.weights), resume, attached(self._store, job.tenant, job.request.get("needs", ()))
+
     def _seconds(self, job: Job, limit: float) -> float:
         """Seconds that the solver may take."""
-        left = self._board.left(job)
+        left = self._patiently(lambda: self._board.left(job))
         return limit if left is None else max(min(limit, left), 0.01)
 
     def _blob(self, job: Job, digest: str | None) -> bytes:
         data = None if digest is None else self._blobs.get(job.tenant, digest)
         if data is None:
-            raise StorageError("the weights of the job are not in the store any more")
+            raise CorruptedError("the weights of the job are not in the store any more")
         return data
 
-    def _note(self, job: Job, **values: Any) -> None:
+    def _note(self, job: Job, values: Callable[[], dict[str, Any]]) -> None:
         """Progress and checkpoints: lost ones cost time and nothing else."""
         try:
-            self._board.note(job, **values)
+            self._board.note(job, **values())
         except StorageError as error:
             log.warning("job %s: %s", job.id, error)
 
@@ -216,12 +218,18 @@ class Runner:
         return "failed"
 
     def _patiently(self, write: Callable[[], T]) -> T:
-        """Write, as soon as the database is there; a process that ends lets go of the job instead."""
+        """Read or write, as soon as storage is there; a process that ends lets go of the job instead.
+
+        Raises:
+            CorruptedError: no waiting mends that.
+        """
         while True:
             try:
                 return write()
+            except CorruptedError:
+                raise
             except StorageError as error:
-                log.warning("waiting for the database: %s", error)
+                log.warning("waiting for storage: %s", error)
                 if self._leaving.wait(_AGAIN):
                     raise LetGo from error
 

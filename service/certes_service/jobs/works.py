@@ -19,6 +19,7 @@ from certes_service.storage.blobs import Blobs
 from certes_service.storage.database import Database
 from certes_service.storage.errors import StorageError
 from certes_service.storage.store import Store
+from certes_service.tenancy import signing
 
 log = logging.getLogger("certes.service")
 
@@ -49,7 +50,7 @@ class Works:
         device: where training computes.
 
     Raises:
-        StorageError: the database or the blobs cannot be used.
+        StorageError: the database or the blobs cannot be used. InputError: the signing key cannot sign.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Works:
                 raise StorageError(said) from error
         self.database = Database(settings.database_url)
         self.database.migrate()
+        signing.record(self.database, settings.private_key)  # a key that cannot sign is noticed now
         self.blobs = Blobs(settings.blobs_url, settings.blob_options)
         self.store = Store(self.database, self.blobs)
         self.board = Board(self.database)

@@ -72,16 +72,15 @@ def entries(settings: Settings, given: Iterable[str] = ()) -> list[Entry]:
         settings: as they were read.
         given: names of those that were given as options.
     """
-    options = set(given)
-    environment, file = set(EnvSettingsSource(Settings)()), _in_file()
+    places: dict[Source, set[str]] = {
+        "option": set(given),
+        "environment": set(EnvSettingsSource(Settings)()),
+        "file": _in_file(),
+    }
     found, group = [], ""
     for name, field in Settings.model_fields.items():
         group = GROUPS.get(name, group)
-        source: Source = "default"
-        for kind, names in (("option", options), ("environment", environment), ("file", file)):
-            if name in names:
-                source = kind  # type: ignore[assignment]
-                break
+        source: Source = next((place for place, names in places.items() if name in names), "default")
         value = getattr(settings, name)
         secret = name in SECRETS
         is_set = value is not None and value != {}

@@ -14,7 +14,7 @@ from certes_service.settings import FILE_VARIABLE, PREFIX, SECRETS, Settings
 
 _HEAD = f"""# Settings of the service
 
-<!-- Made by `make docs` from service/certes_service/settings.py. Change it there. -->
+<!-- Made by `python -m certes_service.operations.settings_page FILE` from settings.py. Change it there. -->
 
 Every setting of `certes serve`, `certes worker`, `certes keys` and `certes storage` can be given in three ways. The
 first of these that says something wins:

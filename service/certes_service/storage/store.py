@@ -156,7 +156,7 @@ class Store:
             # What is there may be damaged, or signed by a key that was replaced: the documents are those of now.
             self.database.upsert(connection, certificates, values, ("kind", "envelope", "proof", "weights"))
         if question is not None and answer is not None:
-            body = sealed(_without_envelope(answer), tenant, question)
+            body = sealed(without_envelope(answer), tenant, question)
             values = {"tenant": tenant, "question": question, "answer": body, "created": now}
             self.database.upsert(connection, answers, values, ("answer", "created"))
 
@@ -335,7 +335,8 @@ def _identity(envelope: bytes, proof: bytes) -> tuple[Kind, str]:
         raise CorruptedError("what is stored as a certificate is none") from error
 
 
-def _without_envelope(answer: dict[str, Any]) -> dict[str, Any]:
+def without_envelope(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer as it is kept: the envelope of its certificate is a blob."""
     named = answer.get("certificate")
     if not isinstance(named, dict) or "envelope" not in named:
         return answer

@@ -49,6 +49,10 @@ class Buckets:
         tokens, rate = self._level(who, per_minute)
         return None if tokens >= 1.0 else (1.0 - tokens) / rate
 
+    def forget(self) -> None:
+        """Fill every bucket."""
+        self._buckets.clear()
+
     def __len__(self) -> int:
         return len(self._buckets)
 

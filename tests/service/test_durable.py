@@ -1,0 +1,157 @@
+"""What the one module that knows DBOS relies on, held against the pinned version, on both databases."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+import uuid
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from certes_service.jobs.durable import APPLICATION_VERSION, Durable, LetGo
+from certes_service.settings import Settings
+from certes_service.storage.errors import StorageError
+from dbos import _serialization
+
+
+class Work:
+    """What is called for jobs: notes them, and does as it was told."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.does: Callable[[str], str] = lambda _: "done"
+        self.leave = threading.Event()
+
+    def __call__(self, job: str) -> str:
+        self.seen.append(job)
+        return self.does(job)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    given = {"database": request.getfixturevalue("postgres_url")} if request.param == "postgresql" else {}
+    return Settings(data=tmp_path, **given).jobs_url
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def durable(url: str, work: Work) -> Iterator[Durable]:
+    made = Durable(url, "one", work, ("solve",), 2, 0.1)
+    yield made
+    work.leave.set()
+    made.close()
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(condition())
+
+
+def name() -> str:
+    return uuid.uuid4().hex
+
+
+def test_a_job_is_done_once_however_often_it_is_handed_in(durable: Durable, work: Work) -> None:
+    job = name()
+    for _ in range(2):
+        durable.enqueue(job, "solve")
+    assert until(lambda: durable.states([job]).get(job) == "SUCCESS")
+    durable.enqueue(job, "solve")
+    assert work.seen == [job]
+    assert durable.states([name()]) == {}
+    assert durable.has_ended("SUCCESS")
+    assert not durable.has_ended("PENDING")
+
+
+def test_who_lets_go_leaves_the_job_to_its_next_owner(durable: Durable, work: Work) -> None:
+    job = name()
+
+    def let_go(_: str) -> str:
+        raise LetGo
+
+    work.does = let_go
+    durable.start(job)
+    assert until(lambda: work.seen == [job])
+    time.sleep(0.3)  # an outcome would be written by now
+    assert durable.states([job]) == {job: "PENDING"}
+    assert [entry[0] for entry in durable.pending()["one"]] == [job]
+    work.does = lambda _: "done"
+    assert durable.hand_over(job, "one")
+    assert until(lambda: durable.states([job])[job] == "SUCCESS")
+    assert work.seen == [job, job]
+
+
+def test_handing_over_is_conditional_on_the_executor(durable: Durable, work: Work) -> None:
+    job = name()
+
+    def wait(_: str) -> str:
+        work.leave.wait(20)
+        return "done"
+
+    work.does = wait
+    durable.start(job)
+    assert until(lambda: work.seen == [job])
+    assert not durable.hand_over(job, "another"), "it is not the other's to lose"
+    assert durable.states([job]) == {job: "PENDING"}
+    assert not durable.hand_over(name(), "one")
+    work.leave.set()
+    assert until(lambda: durable.states([job])[job] == "SUCCESS")
+    assert not durable.hand_over(job, "one"), "what has ended is nobody's"
+
+
+def test_the_highest_priority_goes_first(durable: Durable, work: Work) -> None:
+    """Two solvers are busy, and one becomes free: what waits is taken in the order of its priority, not of its age."""
+    busy = [name(), name()]
+    second = threading.Event()
+    work.does = lambda job: "done" if (second if job == busy[1] else work.leave).wait(20) else "late"
+    try:
+        for job in busy:
+            durable.enqueue(job, "solve")
+        assert until(lambda: len(work.seen) == 2)
+        low, high = name(), name()
+        durable.enqueue(low, "solve", -5)
+        durable.enqueue(high, "solve", 5)
+        work.leave.set()
+        assert until(lambda: len(work.seen) == 4)
+        assert work.seen[2:] == [high, low]
+    finally:
+        second.set()
+
+
+def test_what_is_cancelled_in_the_queue_is_not_done(durable: Durable, work: Work) -> None:
+    job = name()
+    durable.enqueue(job, "train")  # nobody here listens to it
+    durable.cancel(job)
+    assert durable.states([job]) == {job: "CANCELLED"}
+    assert work.seen == []
+
+
+def test_rows_are_portable_json_and_pickles_are_refused(durable: Durable, work: Work) -> None:
+    job = name()
+    durable.enqueue(job, "train")
+    table = durable._dbos._sys_db.tables.workflow_status
+    with durable._dbos._sys_db.engine.begin() as connection:
+        row = connection.execute(sa.select(table).where(table.c.workflow_uuid == job)).mappings().one()
+        assert (row["serialization"], row["application_version"]) == ("portable_json", APPLICATION_VERSION)
+        assert durable.foreign() == 0
+        foreign = table.c.workflow_uuid == job
+        connection.execute(sa.update(table).where(foreign).values(serialization=None))
+    assert durable.foreign() == 1
+    with pytest.raises(TypeError, match="pickled"):
+        _serialization.DefaultSerializer().deserialize(b64encode(pickle.dumps("x")).decode())
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        Durable(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}", "one", lambda _: "", ("solve",))
