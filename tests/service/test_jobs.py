@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from certes_service.jobs.board import Board, Superseded, Wanted
 from certes_service.jobs.desk import Answered, Asking, Desk
 from certes_service.jobs.job import Job
 from certes_service.jobs.works import Silent, Works
-from certes_service.problems import Crowded
+from certes_service.problems import Crowded, JobFailed
 from certes_service.questions import certificates
 from certes_service.questions.certificates import CertificateQuestion
 from certes_service.settings import Settings
+from certes_service.solving.pool import SolverCrashed
+from certes_service.solving.task import Task
 from certes_service.storage.blobs import Blobs
 from certes_service.storage.database import Database
 from certes_service.storage.store import Store
@@ -117,6 +120,48 @@ def test_a_job_whose_answer_was_found_meanwhile_is_not_solved(desk: Desk) -> Non
     ended = wait_for(lambda: (now := desk.board.get(job.id)) and now.ended and now, 30)
     assert desk.works.observer.seen == before
     assert desk.answer_of(ended) == {name: value for name, value in first.answer.items() if name != "cached"}
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_an_answer_about_other_weights_is_none(desk: Desk, monkeypatch: pytest.MonkeyPatch, store: bool) -> None:
+    real = desk.pool.run
+
+    def mixed_up(task: Task, **how: Any) -> Any:
+        return real(replace(task, weights=small(0.31).weights), **how)
+
+    monkeypatch.setattr(desk.pool, "run", mixed_up)
+    with pytest.raises(JobFailed if store else SolverCrashed) as failed:
+        ask(desk, small(0.32), wait=30, store=store)
+    if isinstance(failed.value, JobFailed):
+        assert failed.value.members["status"] == 500
+    assert desk.store.answer(LOCAL.tenant, small(0.32).digest(desk.settings)) is None
+
+
+def test_who_lost_a_job_writes_nothing(settings: Settings) -> None:
+    database = Database(settings.database_url)
+    database.migrate()
+    try:
+        board = Board(database)
+        job, _ = board.open(Wanted("local", "certificate", "0" * 64, {}, None, "x"), 2)
+        first, second = board.take(job.id, "one"), board.take(job.id, "two")
+        assert first is not None
+        assert second is not None
+        for write in (
+            lambda connection: board.write(connection, first, checkpoint="1" * 64),
+            lambda connection: board.end(connection, first, "done", answer={"verdict": "contracting"}),
+        ):
+            with pytest.raises(Superseded), database.begin() as connection:
+                write(connection)
+        board.release(first)
+        assert (board.still(first), board.still(second)) == ("superseded", None)
+        now = board.get(job.id)
+        assert now is not None
+        assert (now.state, now.owner, now.checkpoint, now.answer) == ("running", "two", None, None)
+        board.cancel(job.id, "local")
+        with pytest.raises(Superseded):
+            board.note(second, checkpoint="1" * 64)
+    finally:
+        database.close()
 
 
 def test_idempotency_keys(desk: Desk) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def test_crash_is_a_500_without_insides(serve: Serve, monkeypatch: pytest.Monkey
         assert_problem(response, 500, "internal")
         assert "secret" not in response.text
         assert http.get("/healthz").status_code == 200
+
+
+def test_an_answer_about_other_weights_is_none(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever mixes two questions up: no certificate leaves the service as the answer to the wrong one."""
+    real = certificates.CertificateQuestion.solve
+
+    def mixed_up(question: Any, context: Any) -> Any:
+        return real(replace(question, weights=weights(W=np.array(SMALL) * 0.5)), context)
+
+    monkeypatch.setattr(certificates.CertificateQuestion, "solve", mixed_up)
+    server = serve()
+    with server.client() as http:
+        assert_problem(post_file(http, weights()), 500, "internal")
+        assert _blobs(server.data) == []
 
 
 @contextmanager

@@ -205,6 +205,18 @@ def test_bad_requests(http: httpx.Client) -> None:
     assert_problem(verify(http, {**parts, "tensors": {"W": [[float("nan")]]}}), 422, "not-finite", "tensors.W")
 
 
+def test_an_empty_weight_file_is_not_the_same_as_none(http: httpx.Client) -> None:
+    parts = _parts()
+    del parts["tensors"]
+    for given in ({"weights": ""}, {}):
+        response = verify(http, parts | given)
+        if given:
+            assert 400 <= response.status_code < 500
+            assert response.json()["field"] == "weights"
+        else:
+            assert response.json()["valid"] is False
+
+
 def test_proof_of_a_giant_is_refused_before_it_is_checked(serve: Callable[..., Running]) -> None:
     with serve(max_states=20).client() as http:
         parts = _parts()
