@@ -1,5 +1,6 @@
 # The service in a slim image: the wheel is built in the first stage, the second holds only what runs.
 #   docker build -t certes .   docker run -p 8080:8080 -v certes:/var/lib/certes certes
+#   docker run --rm -v certes:/var/lib/certes certes certes keys create --tenant me
 FROM python:3.11-slim AS builder
 WORKDIR /src
 COPY constraints.txt ./
@@ -25,4 +26,4 @@ USER certes
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
-CMD ["certes", "serve", "--host", "0.0.0.0", "--port", "8080", "--allow-remote", "--data", "/var/lib/certes"]
+CMD ["certes", "serve", "--host", "0.0.0.0", "--port", "8080", "--keys", "--data", "/var/lib/certes"]

@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 from certes_service.server import run
 from certes_service.settings import Settings
-run(Settings(data=Path(sys.argv[1])), "127.0.0.1", 0, lambda url: print(url, flush=True))
+run(Settings(data=Path(sys.argv[1]), port=0), lambda url: print(url, flush=True))
 """
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import typer
 
 GROUP = "certes.commands"
+#: Verbs that the service brings, by the extra of that name.
+SERVICE = ("serve", "worker", "keys", "storage", "config")
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 4, 130
 
 
@@ -98,7 +100,7 @@ def build() -> typer.Typer:
         """Stability certificates for recurrent neural networks that anyone can check."""
 
     app.callback()(options)
-    order = ["inspect", "certify", "verify", "figure", "project", "repair", "compose", "serve"]
+    order = ["inspect", "certify", "verify", "figure", "project", "repair", "compose", *SERVICE]
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     for name in sorted(found, key=lambda verb: (order.index(verb) if verb in order else len(order), verb)):
         entry = found[name]
@@ -121,7 +123,7 @@ def _missing(verb: str, error: ImportError) -> Callable[[], None]:
     def unavailable() -> None:
         from certes.errors import MissingExtraError
 
-        raise MissingExtraError(package, "service" if verb == "serve" else "all", f"certes {verb}")
+        raise MissingExtraError(package, "service" if verb in SERVICE else "all", f"certes {verb}")
 
     unavailable.__doc__ = f"Not available: needs the package {package!r}."
     return unavailable

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from certes_service.jobs import documentation as jobs
 from certes_service.problem_samples import problems
 from certes_service.problems import MEDIA_TYPE
 from certes_service.samples import ANSWER, ENVELOPE_SAMPLE, PROOF_SAMPLE, REPORT, REQUEST, UNDECIDED
@@ -54,66 +55,59 @@ def _body(
     return {"requestBody": {"required": True, "content": content}}
 
 
+def _question(json_model: str, example: Any, spec: Any, answers: dict[str, Any], **others: Any) -> dict[str, Any]:
+    """A call that asks something about weights: it may become a job."""
+    body = _body(
+        json_model,
+        example,
+        {"spec": spec, "weights": _FILE, **jobs.FIELDS},
+        ["spec", "weights"],
+        {"spec": {"contentType": "application/json"}, "weights": {"contentType": "application/octet-stream"}},
+        **others,
+    )
+    errors = problems(400, 401, 403, 409, 413, 415, 422, 429, 500, 501, 503, 504)
+    return {
+        "openapi_extra": body | {"parameters": jobs.HEADERS},
+        "responses": {200: answers, 202: jobs.ACCEPTED, **errors},
+    }
+
+
 _FILE = {"type": "string", "format": "binary", "description": "safetensors file"}
 
-CERTIFY: dict[str, Any] = {
-    "openapi_extra": _body(
-        "CertificateRequest",
-        REQUEST,
-        {"spec": _ref("Specification"), "weights": _FILE},
-        ["spec", "weights"],
-        {"spec": {"contentType": "application/json"}, "weights": {"contentType": "application/octet-stream"}},
-    ),
-    "responses": {
-        200: {
-            "description": "The answer: contracting, not_contracting or undecided",
-            "content": {
-                "application/json": {
-                    "examples": {"contracting": {"value": ANSWER}, "undecided": {"value": UNDECIDED}},
-                }
-            },
+CERTIFY = _question(
+    "CertificateRequest",
+    REQUEST,
+    _ref("Specification"),
+    {
+        "description": "The answer: contracting, not_contracting or undecided",
+        "content": {
+            "application/json": {
+                "examples": {"contracting": {"value": ANSWER}, "undecided": {"value": UNDECIDED}},
+            }
         },
-        **problems(400, 413, 415, 422, 501, 503),
     },
-}
+)
 
-PROJECT: dict[str, Any] = {
-    "openapi_extra": _body(
-        "ProjectionRequest",
-        PROJECTION_REQUEST,
-        {
-            "spec": {"anyOf": [_ref("ProjectionSpecification"), _ref("InterconnectionSpecification")]},
-            "weights": _FILE,
-        },
-        ["spec", "weights"],
-        {"spec": {"contentType": "application/json"}, "weights": {"contentType": "application/octet-stream"}},
-        interconnection=INTERCONNECTION_REQUEST,
-    ),
-    "responses": {
-        200: {
-            "description": "The answer: contracting (a new weight file and its certificate) or undecided (neither)",
-            "content": {"application/json": {"example": PROJECTION}},
-        },
-        **problems(400, 413, 415, 422, 501, 503),
+PROJECT = _question(
+    "ProjectionRequest",
+    PROJECTION_REQUEST,
+    {"anyOf": [_ref("ProjectionSpecification"), _ref("InterconnectionSpecification")]},
+    {
+        "description": "The answer: contracting (a new weight file and its certificate) or undecided (neither)",
+        "content": {"application/json": {"example": PROJECTION}},
     },
-}
+    interconnection=INTERCONNECTION_REQUEST,
+)
 
-COMPOSE: dict[str, Any] = {
-    "openapi_extra": _body(
-        "AssemblyRequest",
-        ASSEMBLY_REQUEST,
-        {"spec": _ref("AssemblySpecification"), "weights": _FILE},
-        ["spec", "weights"],
-        {"spec": {"contentType": "application/json"}, "weights": {"contentType": "application/octet-stream"}},
-    ),
-    "responses": {
-        200: {
-            "description": "The answer: contracting, not_contracting or undecided",
-            "content": {"application/json": {"example": ASSEMBLY}},
-        },
-        **problems(400, 413, 415, 422, 501, 503),
+COMPOSE = _question(
+    "AssemblyRequest",
+    ASSEMBLY_REQUEST,
+    _ref("AssemblySpecification"),
+    {
+        "description": "The answer: contracting, not_contracting or undecided",
+        "content": {"application/json": {"example": ASSEMBLY}},
     },
-}
+)
 
 VERIFY: dict[str, Any] = {
     "openapi_extra": _body(
@@ -134,8 +128,52 @@ VERIFY: dict[str, Any] = {
             "description": "The verifier's report; a certificate that fails is an answer too",
             "content": {"application/json": {"example": REPORT}},
         },
-        **problems(400, 413, 415, 422, 501, 503),
+        **problems(400, 401, 403, 413, 415, 422, 429, 500, 501, 503),
     },
+}
+
+_LISTED: dict[str, Any] = {
+    "digest": REPORT["digest"],
+    "kind": "network",
+    "public": False,
+    "created": "2026-01-01T12:00:00.000Z",
+    "href": f"/v1/certificates/{REPORT['digest']}",
+}
+
+CERTIFICATES: dict[str, Any] = {
+    "responses": {
+        200: {
+            "description": "The certificates",
+            "content": {"application/json": {"example": {"certificates": [_LISTED], "next": None}}},
+        },
+        **problems(401, 422, 429, 503),
+    }
+}
+
+_PUBLIC: dict[str, Any] = {
+    "type": "object",
+    "properties": {"public": {"type": "boolean"}},
+    "required": ["public"],
+    "additionalProperties": False,
+}
+PUBLISH: dict[str, Any] = {
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _PUBLIC, "example": {"public": True}}},
+        }
+    },
+    "responses": {
+        200: {
+            "description": "The certificate as it is now",
+            "content": {"application/json": {"example": _LISTED | {"public": True}}},
+        },
+        **problems(400, 401, 404, 413, 415, 422, 429, 503),
+    },
+}
+
+FORGET: dict[str, Any] = {
+    "responses": {204: {"description": "It is forgotten"}, **problems(401, 404, 429, 503)},
 }
 
 ENVELOPE: dict[str, Any] = {
@@ -146,7 +184,7 @@ ENVELOPE: dict[str, Any] = {
                 "application/vnd.dsse.envelope.v1+json": {"schema": {"type": "object"}, "example": ENVELOPE_SAMPLE}
             },
         },
-        **problems(404, 503),
+        **problems(401, 404, 429, 503),
     }
 }
 
@@ -156,7 +194,7 @@ PROOF: dict[str, Any] = {
             "description": "The proof's arrays",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         },
-        **problems(404, 503),
+        **problems(401, 404, 429, 503),
     }
 }
 
@@ -166,7 +204,7 @@ WEIGHTS: dict[str, Any] = {
             "description": "The weight file that a projection made, or the couplings of an assembly",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         },
-        **problems(404, 503),
+        **problems(401, 404, 429, 503),
     }
 }
 

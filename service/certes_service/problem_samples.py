@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from certes_service.problems import MEDIA_TYPE, PREFIX
+from certes_service.problems import INTERNAL, MEDIA_TYPE, PREFIX
 
 #: status -> description, slug and detail of an example.
 _ERRORS = {
@@ -21,6 +21,7 @@ _ERRORS = {
     415: ("Not a media type that is read here", "unsupported-media-type", "Content-Type: got 'text/csv'"),
     422: ("The question makes no sense", "not-positive", "spec.step: got -0.1; expected greater than 0"),
     429: ("Too many requests or jobs of one tenant", "too-many-requests", "requests: 1200 in a minute are allowed"),
+    500: ("An error inside the service", "internal", INTERNAL),
     501: ("An optional part is not installed", "missing-extra", "the exact audit needs the package 'flint'"),
     503: (
         "Try again later: storage, or too many requests",

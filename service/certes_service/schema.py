@@ -158,7 +158,17 @@ class TensorData(BaseModel):
     data: str = Field(json_schema_extra={"contentEncoding": "base64"})
 
 
-class CertificateRequest(BaseModel):
+class Manner(BaseModel):
+    """How something is asked, beside what is asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    store: bool = Field(True, description="false: answered in the call, nothing kept")
+    priority: int = Field(0, ge=-9, le=9, description="the highest first")
+    deadline: float | None = Field(None, gt=0, le=31_622_400, description="seconds until it is given up")
+
+
+class CertificateRequest(Manner):
     """POST /v1/certificates as JSON."""
 
     spec: Specification
@@ -187,6 +197,23 @@ class CertificateLink(BaseModel):
     proof: str = Field(description="where the proof's arrays are (safetensors)")
     signed: bool
     envelope: dict[str, Any] = Field(description="the DSSE envelope")
+
+
+class Listed(BaseModel):
+    """A certificate in a list."""
+
+    digest: Digest
+    kind: Literal["network", "assembly"]
+    public: bool = Field(description="whether everybody may read it")
+    created: str = Field(description="RFC 3339")
+    href: str
+
+
+class ListedCertificates(BaseModel):
+    """Certificates, the youngest first."""
+
+    certificates: list[Listed]
+    next: str | None = Field(description="`before` of the next page; null: there is none")
 
 
 class CertificateAnswer(BaseModel):
@@ -232,7 +259,7 @@ class InterconnectionSpecification(InterconnectionOptions):
     )
 
 
-class ProjectionRequest(BaseModel):
+class ProjectionRequest(Manner):
     """POST /v1/projections as JSON."""
 
     spec: ProjectionSpecification | InterconnectionSpecification

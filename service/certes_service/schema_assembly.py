@@ -9,7 +9,7 @@ from certes.composition.outcome import Mode
 from certes.spec import SystemSpec, TensorName, input_error
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from certes_service.schema import CertificateLink, Digest, TensorData, Verdict
+from certes_service.schema import CertificateLink, Digest, Manner, TensorData, Verdict
 
 
 class AssemblyOptions(BaseModel):
@@ -92,7 +92,7 @@ class AssemblySpecification(AssemblyDescription):
     seconds: float | None = Field(None, gt=0, description="time limit")
 
 
-class AssemblyRequest(BaseModel):
+class AssemblyRequest(Manner):
     """POST /v1/assemblies as JSON."""
 
     spec: AssemblySpecification

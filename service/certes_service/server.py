@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 from certes.errors import InputError
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from certes_service import create_app
 from certes_service.problems import MEDIA_TYPE, PREFIX
 from certes_service.settings import Settings
+from certes_service.tenancy.headers import BARE
 from certes_service.tenancy.hosts import check_binding
-
-#: How long running requests may go on after a signal, in seconds.
-GRACE = 10
 
 
 class Protocol(H11Protocol):
@@ -35,9 +34,10 @@ class Protocol(H11Protocol):
             "field": "headers",
         }
         data = json.dumps(body).encode()
+        bare = "".join(f"{name}: {value}\r\n" for name, value in BARE)
         head = (
             "HTTP/1.1 400 Bad Request\r\n"
-            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(data)}\r\nconnection: close\r\n\r\n"
+            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(data)}\r\n{bare}connection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + data)
         self.transport.close()
@@ -78,36 +78,43 @@ def url_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(settings: Settings, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT.
+def run(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, where the settings say.
 
     Args:
         settings: settings of the service.
-        host: address to listen on.
-        port: port, 0 for one that the system picks.
         ready: called once with the URL when requests are answered.
 
     Raises:
-        InputError: the address cannot be used. StorageError: the data directory cannot be used.
+        InputError: the address cannot be used. StorageError: the database or the blobs cannot be used.
     """
-    with bind(host, port, settings) as sock:
+    with bind(settings.host, settings.port, settings) as sock:
+        app = create_app(settings)
         config = uvicorn.Config(
-            create_app(settings),
+            app,
             http=Protocol,
             ws="none",
-            lifespan="off",
+            lifespan="on",
             access_log=False,
-            log_level="warning",
+            log_config=None,
             server_header=False,
-            timeout_graceful_shutdown=GRACE,
+            proxy_headers=False,  # whoever asks could write them
+            timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
         )
-        asyncio.run(_serve(Server(config), sock, ready))
+        asyncio.run(_serve(Server(config), app, sock, ready))
+        if app.state.failure is not None:
+            raise app.state.failure
 
 
-async def _serve(server: uvicorn.Server, sock: socket.socket, ready: Callable[[str], None]) -> None:
+async def _serve(server: uvicorn.Server, app: FastAPI, sock: socket.socket, ready: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
+
+    def leave(number: int) -> None:
+        app.state.desk.leaving.set()  # who waits for a job is told of it now
+        server.handle_exit(number, None)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.handle_exit, number, None)
+        loop.add_signal_handler(number, leave, number)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)

@@ -65,7 +65,6 @@ class Settings(BaseSettings):
         (), description="Host names under which the service is reached (JSON list), besides its address."
     )
     secure_cookies: bool = Field(False, description="The page is reached by https only: mark its cookies Secure.")
-    allow_remote: bool = Field(False, description="Listen beyond loopback although nobody has to say who he is.")
     page: bool = Field(True, description="Serve the web page at /.")
 
     max_body_bytes: Count = Field(256 * MEBIBYTE, description="Largest request body, enforced while it arrives.")

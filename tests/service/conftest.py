@@ -1,66 +1,93 @@
-"""A real server on a real socket, with a data directory of its own."""
+"""A real server, as a process of its own on a real socket, with a data directory of its own."""
 
 from __future__ import annotations
 
-import threading
-import time
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
-from certes_service import Settings, create_app
-from certes_service.server import Protocol, Server, bind, url_of
+from certes_service.settings import PREFIX
 
 from tests.service.postgres import postgres, postgres_url
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
 
 MIB = 2**20
+CERTES = [sys.executable, "-m", "certes_client"]
 
 
 @dataclass
 class Running:
-    """A server in a thread."""
+    """A server, its data directory and what it logs."""
 
     url: str
     data: Path
-    app: Any
+    process: subprocess.Popen[str] = field(repr=False)
+    log: Path
 
     def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60.0, **options)
 
 
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without settings of the service."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return own | {"OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | more
+
+
+def settings_file(data: Path, **settings: Any) -> Path:
+    """A file of settings: whatever JSON and TOML agree on."""
+    plain = {
+        name: value.decode() if isinstance(value, bytes) else str(value) if isinstance(value, Path) else value
+        for name, value in {"data": data, **settings}.items()
+    }
+    file = data.with_name(f"{data.name}.toml")
+    file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in plain.items()))
+    return file
+
+
 @contextmanager
-def running(data: Path, **limits: Any) -> Iterator[Running]:
-    settings = Settings(data=data, **limits)
-    app = create_app(settings)
-    sock = bind("127.0.0.1", 0, settings)
-    config = uvicorn.Config(
-        app, http=Protocol, lifespan="off", log_level="critical", ws="none", timeout_graceful_shutdown=5
-    )
-    server = Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.01)
+def running(data: Path, *, env: dict[str, str] | None = None, **settings: Any) -> Iterator[Running]:
+    """``certes serve`` with these settings, and what it says it listens on."""
+    file = settings_file(data, **{"port": 0, "grace_seconds": 1.0, **settings})
+    log = data.with_name(f"{data.name}.log")
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [*CERTES, "serve"], stdout=subprocess.PIPE, stderr=stderr, text=True,
+            env=environment(CERTES_CONFIG=str(file), **(env or {})),
+        )  # fmt: skip
     try:
-        yield Running(url_of(sock), data, app)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.fullmatch(r"Certes is listening on (http://\S+)\n", line)
+        assert found is not None, (line, log.read_text())
+        yield Running(found.group(1), data, process, log)
     finally:
-        server.should_exit = True
-        thread.join(timeout=20)
-        sock.close()
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One server for all tests that do not change its settings."""
-    with running(tmp_path_factory.mktemp("data"), max_body_bytes=8 * MIB, max_json_bytes=MIB, max_states=300) as server:
+    data = tmp_path_factory.mktemp("service") / "data"
+    with running(data, max_body_bytes=8 * MIB, max_json_bytes=MIB, max_states=300) as server:
         yield server
 
 
@@ -73,13 +100,9 @@ def http(service: Running) -> Iterator[httpx.Client]:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start servers with settings of one's own."""
-    managers = []
+    with ExitStack() as servers:
 
-    def start(**limits: Any) -> Running:
-        manager = running(limits.pop("data", tmp_path / "data"), **limits)
-        managers.append(manager)
-        return manager.__enter__()
+        def start(**settings: Any) -> Running:
+            return servers.enter_context(running(settings.pop("data", tmp_path / "data"), **settings))
 
-    yield start
-    for manager in managers:
-        manager.__exit__(None, None, None)
+        yield start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from certes_service.operations.configuration import as_toml, entries, unknown_variables
 from certes_service.operations.settings_page import page
 from certes_service.settings import SECRETS, Settings
+
+from tests.service.conftest import CERTES, environment
 
 
 @pytest.fixture
@@ -61,5 +64,20 @@ def test_slips_of_the_pen_are_named() -> None:
 
 def test_the_page_names_every_setting() -> None:
     text = page()
+    kept = Path(__file__).parents[2] / "docs" / "service" / "settings.md"
+    assert kept.read_text() == text, "python -m certes_service.operations.settings_page docs/service/settings.md"
     for name in Settings.model_fields:
         assert f"| `{name}` | `CERTES_{name.upper()}` |" in text
+
+
+def test_config_as_a_command(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text("solvers = 3\n")
+    command = [*CERTES, "config"]
+    env = environment(CERTES_CONFIG=str(file), CERTES_DATABASE="postgresql://user:hidden@h/x", CERTES_QUEU="1")
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=env)
+    assert tomllib.loads(done.stdout)["solvers"] == 3
+    assert "CERTES_QUEU" in done.stderr
+    shown = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, timeout=60, env=env)
+    assert json.loads(shown.stdout)["unknown"] == ["CERTES_QUEU"]
+    assert "hidden" not in done.stdout + done.stderr + shown.stdout + shown.stderr

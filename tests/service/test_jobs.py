@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 from certes.errors import InputError
 from certes_service.jobs.board import Board, Superseded, Wanted
-from certes_service.jobs.desk import Answered, Asking, Desk
+from certes_service.jobs.desk import Answered, Desk
 from certes_service.jobs.job import Job
-from certes_service.jobs.works import Silent, Works
 from certes_service.problems import Crowded, JobFailed
 from certes_service.questions import certificates
 from certes_service.questions.certificates import CertificateQuestion
@@ -33,6 +32,7 @@ from certes_service.storage.store import Store
 from certes_service.tenancy.callers import LOCAL, Caller
 
 from tests.service.asking import SMALL, SPEC, weights
+from tests.service.inside import ask, at_work, wait_for
 
 OTHER = Caller("other", LOCAL.scopes)
 
@@ -48,36 +48,10 @@ def long(seed: int, seconds: float = 60.0) -> CertificateQuestion:
     return certificates.question({**spec, "seconds": seconds}, weights(W=0.6 * matrix), "long.safetensors")
 
 
-def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < until:
-        time.sleep(0.02)
-    return found
-
-
-class Seeing(Silent):
-    """Remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str]] = []
-
-    def solved(self, job: Job, answer: dict[str, Any], seconds: float) -> None:
-        self.seen.append(("solved", job.id))
-
-
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    settings = Settings(data=tmp_path_factory.mktemp("jobs"), solvers=1, beat_seconds=0.5, lease_seconds=3.0)
-    works = Works(settings, ("solve",), Seeing())
-    works.start()
-    made = Desk(works)
-    yield made
-    made.close()
-    works.stop(1.0)
-
-
-def ask(desk: Desk, question: CertificateQuestion, caller: Caller = LOCAL, **how: Any) -> Answered | Job:
-    return asyncio.run(desk.ask(caller, question, Asking(**how)))
+    with at_work(tmp_path_factory.mktemp("jobs"), beat_seconds=0.5, lease_seconds=3.0) as made:
+        yield made
 
 
 def test_an_answer_is_computed_once_and_remembered_by_its_tenant_alone(desk: Desk) -> None:

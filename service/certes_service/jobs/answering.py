@@ -83,7 +83,7 @@ def asking_of(headers: Headers, body: Body, wait: float | None = None) -> tuple[
     """
     asked = wait_of(",".join(headers.getlist("prefer")))
     preferred = None if asked is None else "respond-async" if asked == 0 else f"wait={asked:.0f}"
-    store = as_flag(body.values["store"], "store") if "store" in body.values else True
+    store = body.values.get("store") is None or as_flag(body.values["store"], "store")
     priority = _number(body, "priority", whole=True)
     if priority is not None and priority not in PRIORITIES:
         expected = f"a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}"

@@ -68,7 +68,12 @@ class Desk:
     """The API's side of the works.
 
     Args:
-        works: the parts of this process, started.
+        works: the parts of this process; started before anything is asked.
+
+    Attributes:
+        queue_limit: how many jobs of a tenant may wait or run at once.
+        check_room: raises TooLargeError if a tenant may not keep so many bytes more.
+        leaving: set when this process is about to end: nobody waits any longer.
     """
 
     def __init__(self, works: Works) -> None:
@@ -76,6 +81,7 @@ class Desk:
         self.store, self.database, self.blobs = works.store, works.database, works.blobs
         self.pool, self.board = works.pool, works.board
         self.queue_limit: Callable[[str], int] = lambda _: self.settings.queue
+        self.check_room: Callable[[str, int], None] = lambda _, __: None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="certes-desk-")
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._solving = asyncio.Semaphore(self.settings.solvers)
@@ -100,7 +106,7 @@ class Desk:
         if asking.key is not None:
             known = await self.in_thread(self.board.keyed, tenant, asking.key, digest)
             if known is not None:
-                return await self._awaited(known, asking)
+                return await self._awaited(known, asking, mine=False)
         answer = await self.in_thread(self._recall, tenant, digest)
         if answer is not None:
             return Answered(answer)
@@ -108,9 +114,10 @@ class Desk:
         job, mine = await self.in_thread(self._open, tenant, question, digest, asking)
         if mine:
             await self.in_thread(self._dispatch, job)
-        return await self._awaited(job, asking)
+        return await self._awaited(job, asking, mine=mine)
 
     def _open(self, tenant: str, question: Question, digest: str, asking: Asking) -> tuple[Job, bool]:
+        self.check_room(tenant, len(question.weights))
         weights = self.blobs.put(tenant, question.weights)
         request = {"parts": question.parts(), "needs": sorted(question.needs())}
         wanted = Wanted(
@@ -134,13 +141,13 @@ class Desk:
             # the watchdog hands it in later; who waits learns that it is a job
             log.warning("job %s could not be handed in yet: %s", job.id, error)
 
-    async def _awaited(self, job: Job, asking: Asking) -> Answered | Job:
+    async def _awaited(self, job: Job, asking: Asking, *, mine: bool) -> Answered | Job:
         wait = self.settings.wait_seconds if asking.wait is None else asking.wait
         job = await self.until_ended(job, min(wait, self.settings.wait_most))
         if job.state == "done":
             answer = await self.in_thread(self.answer_of, job)
             assert answer is not None
-            return Answered(answer | {"cached": False}, job.id)
+            return Answered(answer | {"cached": not mine}, job.id)  # computed once, whoever waits for it
         if job.state == "failed":
             raise problems.JobFailed(job.id, job.error or {})
         return job

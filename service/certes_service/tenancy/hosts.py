@@ -8,7 +8,6 @@ both are looked at. ``X-Forwarded-Host`` and its kin are not: anybody may write 
 from __future__ import annotations
 
 import ipaddress
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from certes.errors import InputError
 
 from certes_service.settings import Settings
 
-log = logging.getLogger("certes.service")
 _AUTHORITY = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253}))(?::(?P<port>[0-9]{0,5}))?"
 )
@@ -64,8 +62,6 @@ def is_loopback(host: str) -> bool:
 def check_binding(settings: Settings, host: str) -> None:
     """Refuse to listen where others may ask, as long as nobody has to say who he is.
 
-    Only ``allow_remote`` goes beyond loopback without keys, and the log says so each time.
-
     Args:
         settings: of the service.
         host: name or address to listen on; an empty one is every address that there is.
@@ -75,13 +71,8 @@ def check_binding(settings: Settings, host: str) -> None:
     """
     if settings.keys or is_loopback(host):
         return
-    if not settings.allow_remote:
-        expected = (
-            "a loopback address; anyone could use the service, so going beyond needs keys (CERTES_KEYS=true), "
-            "or --allow-remote where everybody may"
-        )
-        raise InputError("host", repr(host)[:200], expected, "remote-refused")
-    log.warning("listening on %s without keys: whoever reaches it may use it, and see all that is kept", host)
+    expected = "a loopback address; anyone could use the service, so going beyond needs keys (CERTES_KEYS=true)"
+    raise InputError("host", repr(host)[:200], expected, "remote-refused")
 
 
 def check_allowed(allowed: Sequence[str]) -> None:
