@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     blob_grace_seconds: Annotated[float, Field(ge=0)] = Field(
         3600.0, description="Age below which an unreferenced blob is not collected: it may be about to be named."
     )
+    collect_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        3600.0,
+        description="Time between two collections of what is not kept any longer; 0: none by itself.",
+    )
 
     signing_key: Annotated[SecretStr | None, BeforeValidator(_pem)] = Field(
         None, description="Ed25519 private key (PEM) that signs every certificate; unset: unsigned."

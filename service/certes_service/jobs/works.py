@@ -18,6 +18,7 @@ from certes_service.solving.pool import Pool
 from certes_service.storage.blobs import Blobs
 from certes_service.storage.database import Database
 from certes_service.storage.errors import StorageError
+from certes_service.storage.keeper import Keeper
 from certes_service.storage.store import Store
 from certes_service.tenancy import signing
 
@@ -77,6 +78,7 @@ class Works:
         self.durable: Durable | None = None
         self._heart: Heart | None = None
         self._watchdog: Watchdog | None = None
+        self._keeper = Keeper(self.database, self.blobs, settings)
 
     def start(self) -> None:
         """Give signs of life, take jobs, look after others.
@@ -97,9 +99,11 @@ class Works:
         handed_over: Callable[[int], None] = self.observer.handed_over
         self._watchdog = Watchdog(self.board, self.executors, self.durable, self.settings.lease_seconds, handed_over)
         self._watchdog.start()
+        self._keeper.start()
 
     def stop(self, grace: float) -> None:
         """End: no new jobs, running ones may end within ``grace`` seconds, the rest goes to other workers at once."""
+        self._keeper.stop()
         if self._watchdog is not None:
             self._watchdog.stop()
         if self.durable is not None:
