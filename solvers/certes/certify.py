@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, overload
 
 import numpy as np
 
+from certes.assemblies import Assembly
 from certes.conditions import NAMES, by_name
 from certes.conditions.base import Backend, Goal
 from certes.engines.monitor import Monitor, time_limit
@@ -25,10 +26,22 @@ from certes.results import Attempt, Result
 from certes.systems import System, UnsupportedCell
 from certes.verify.contraction import verify_contraction
 
+if TYPE_CHECKING:
+    from certes.composition.outcome import Composition
+
 #: The condition that may take minutes; everything before it in the table is cheap.
 COSTLY = "lure"
 
 
+class Exporting(Protocol):
+    """A model that can write down the network that it is, such as those of :mod:`certes.nn`."""
+
+    def system(self) -> System | Assembly:
+        """The network with its explicit weights."""
+        ...
+
+
+@overload
 def certify(
     system: System | UnsupportedCell,
     condition: str = "auto",
@@ -40,11 +53,38 @@ def certify(
     refute: bool = True,
     progress: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Result:
+) -> Result: ...
+
+
+@overload
+def certify(
+    system: Assembly | Exporting,
+    *,
+    seconds: float | None = None,
+    refute: bool = True,
+    progress: Callable[[str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Result | Composition: ...
+
+
+def certify(
+    system: System | UnsupportedCell | Assembly | Exporting,
+    condition: str = "auto",
+    rate: float | Literal["best"] = "best",
+    *,
+    step: Literal["given", "max"] = "given",
+    backend: Backend = "auto",
+    seconds: float | None = None,
+    refute: bool = True,
+    progress: Callable[[str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Result | Composition:
     """Is this network contracting, how fast, and what proves it?
 
     Args:
-        system: the network.
+        system: the network; or an assembly, or a model that exports either (``model.system()``), which is then what is
+            certified: an assembly is composed (:func:`certes.compose`), and only the limit on time, ``refute``,
+            ``progress`` and ``cancelled`` apply.
         condition: ``"auto"``: the cheap conditions, then ``lure`` beside the search for a witness (the first rigorous
             answer ends the other), and the best verified rate wins; or one condition by name.
         rate: ``"best"``, or the number to prove: a rate (continuous time, 1/unit of time) or a factor (a map). Less
@@ -64,6 +104,20 @@ def certify(
     Raises:
         InputError: unknown condition, backend or step, or a rate that cannot be asked for.
     """
+    metrics: Any = None
+    if not isinstance(system, System | UnsupportedCell | Assembly):
+        metrics = getattr(system, "metrics", dict)()
+        system = exported(system)
+    if isinstance(system, Assembly):
+        if (condition, rate, step, backend) != ("auto", "best", "given", "auto"):
+            given, expected = "a condition, rate, step or backend for an assembly", "none of them: see certes.compose"
+            raise InputError("system", given, expected, "conflict")
+        from certes.composition.compose import compose
+
+        mode: Any = "auto" if metrics is None else "interface" if system.continuous else "whole"
+        return compose(
+            system, mode=mode, refute=refute, metrics=metrics, seconds=seconds, progress=progress, cancelled=cancelled
+        )
     check(system, condition, rate, step=step, backend=backend, seconds=seconds)
     if isinstance(system, UnsupportedCell):
         return Result("undecided", reason="unsupported_cell", detail=f"{system.cell}: {system.detail}")
@@ -81,6 +135,19 @@ def certify(
     if step == "max" and system.continuous:
         return replace(result, detail=f"no Euler step can be certified; about continuous time: {result.detail}")
     return result
+
+
+def exported(model: object) -> System | Assembly:
+    """The network that a model says it is.
+
+    Raises:
+        InputError: it says nothing.
+    """
+    found = model.system() if callable(getattr(model, "system", None)) else None  # type: ignore[attr-defined]
+    if not isinstance(found, System | Assembly):
+        expected = "a network, an assembly, or a model whose method `system` exports one"
+        raise InputError("system", f"a {type(model).__name__}", expected, "wrong-type")
+    return found
 
 
 def check(

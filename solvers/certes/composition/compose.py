@@ -15,7 +15,7 @@ from certes.assemblies import SEPARATOR, Assembly, Coupling, FlowProof, Interfac
 from certes.certificate.document import Certificate
 from certes.composition import flows, maps, whole
 from certes.composition.edges import Edge, whitened
-from certes.composition.interfaces import Offered, Refused, identity, offer
+from certes.composition.interfaces import Offered, Refused, identity, offer, offer_in
 from certes.composition.outcome import Composed, Composition, EdgeReport, Mode
 from certes.composition.sources import system_of
 from certes.engines.monitor import Monitor, time_limit
@@ -56,6 +56,7 @@ def compose(
     mode: Mode = "auto",
     refute: bool = True,
     known: Composition | None = None,
+    metrics: Mapping[str, Array] | None = None,
     seconds: float | None = None,
     progress: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -71,6 +72,8 @@ def compose(
         mode: which proofs are tried, see :data:`Mode`; the best number wins, all are reported.
         refute: whether to look for a witness against the whole where nothing is proven.
         known: an earlier composition whose networks need not be proven anew.
+        metrics: path of a network -> a metric in which it is known to contract, shape (n, n): tried before any is
+            searched. Couplings that were made skew in it need it.
         seconds: time limit; None: no limit, and the answer is deterministic.
         progress: called with a short line of text now and then.
         cancelled: asked now and then whether to stop.
@@ -81,7 +84,8 @@ def compose(
     if mode not in get_args(Mode):
         raise InputError("mode", repr(mode), f"one of {', '.join(get_args(Mode))}", "unknown-value")
     assembly = modules if isinstance(modules, Assembly) else build(modules, interconnection, step)
-    return _Search(assembly, mode, refute, known, Monitor(time_limit(seconds), cancelled, progress)).run()
+    monitor = Monitor(time_limit(seconds), cancelled, progress)
+    return _Search(assembly, mode, refute, known, metrics or {}, monitor).run()
 
 
 def build(
@@ -133,9 +137,16 @@ class _Search:
     """One composition on its way."""
 
     def __init__(
-        self, assembly: Assembly, mode: Mode, refute: bool, known: Composition | None, monitor: Monitor
+        self,
+        assembly: Assembly,
+        mode: Mode,
+        refute: bool,
+        known: Composition | None,
+        metrics: Mapping[str, Array],
+        monitor: Monitor,
     ) -> None:
         self.assembly, self.mode, self.refuting, self.monitor = assembly, mode, refute, monitor
+        self.metrics = metrics
         self.known: dict[str, Offered] = {} if known is None else dict(known.known)
         self.nodes: dict[str, Composed] = {} if known is None else dict(known.nodes)
         self.proved: list[str] = []
@@ -183,7 +194,10 @@ class _Search:
         key = identity(system)
         if key not in self.known:
             self.monitor.say(f"{path}: proving its interface")
-            offered = offer(system, quick=self.quick, monitor=self.monitor)
+            given = self.metrics.get(path)
+            offered = (None if given is None else offer_in(system, given)) or offer(
+                system, quick=self.quick, monitor=self.monitor
+            )
             if isinstance(offered, Refused):
                 return offered
             self.known[key] = offered

@@ -99,6 +99,23 @@ def offer(system: System, *, quick: bool = False, monitor: Monitor | None = None
     return Refused("margin", "proven, but no metric of it was accepted for the network itself")
 
 
+def offer_in(system: System, metric: Array) -> Offered | None:
+    """The interface of a network in a given metric; None if nothing is proven in it.
+
+    Args:
+        system: the network; dense weights.
+        metric: M, shape (n, n), positive definite.
+    """
+    equations = Equations(*midpoint(system))
+    if metric.shape != equations.A.shape or len(equations.gap) != len(metric) or not np.isfinite(metric).all():
+        return None
+    tau = np.asarray(system.tau, dtype=np.float64) if isinstance(system, RateNetwork | HopfieldNetwork) else 1.0
+    multipliers = np.diag(metric) / tau  # those of a diagonal metric in which the norm of the weights is small
+    if not (multipliers > 0.0).all():
+        return None
+    return _proven(system, equations, 0.5 * (metric + metric.T), multipliers)
+
+
 def _quick(system: System) -> LureProof | None:
     """Perron multipliers, and the metric by cyclic reduction a little behind their level."""
     leak = UniformLeak.of(system)

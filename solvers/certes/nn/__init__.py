@@ -18,11 +18,18 @@ except ImportError as error:
 
     raise MissingExtraError("torch", "train", "certes repair") from error
 
+from certes.nn.assembly import Assembly
 from certes.nn.networks import Classifier
 from certes.nn.outcome import Repair
 from certes.nn.parametrisations import Lure
+from certes.nn.ready import AdaDiagNet, GlobalWorkspaceNet, SparseComboNet, SVDComboNet
 from certes.nn.repair import repair
+from certes.nn.stable import Absolute, Diagonal, Fixed, Orthogonal, Singular, Symmetric
 from certes.roles import Roles
 from certes.sequences import DataSet, Sequences, read_data
 
-__all__ = ["Classifier", "DataSet", "Lure", "Repair", "Roles", "Sequences", "read_data", "repair"]
+__all__ = [
+    "Absolute", "AdaDiagNet", "Assembly", "Classifier", "DataSet", "Diagonal", "Fixed", "GlobalWorkspaceNet", "Lure",
+    "Orthogonal", "Repair", "Roles", "SVDComboNet", "Sequences", "Singular", "SparseComboNet", "Symmetric", "read_data",
+    "repair",
+]  # fmt: skip

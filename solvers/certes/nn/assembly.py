@@ -1,0 +1,227 @@
+"""Assemblies of recurrent modules that stay certified while they are trained.
+
+    hopfield   x+ = x + e (-x + W phi(x) + G x + U u_t + b)        y = V x + v
+    rate       x+ = x + e (-x + phi(W x + U u_t + b) + G x)
+
+W has a block per module, each of a kind of :mod:`certes.nn.stable`; G couples modules and is skew in their metric
+(:mod:`certes.nn.skew`); e = step / tau is one number, or one per state. Whatever an optimiser does to the parameters,
+the network contracts in continuous time and, with ``guarantee="euler"``, as the map that is run. It is the float32
+weights that :meth:`Assembly.system` exports of which ``certes.certify(network)`` says so, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from certes.activations import activation as named
+from certes.assemblies import Assembly as System
+from certes.assemblies import Coupling
+from certes.errors import InputError
+from certes.nn import skew
+from certes.nn.operators import Blocks, Dense, Diagonal, Operator, worth_blocks
+from certes.nn.recurrence import Equation, run
+from certes.nn.skew import Skew, Topology
+from certes.nn.stable import Stable
+from certes.systems import HopfieldNetwork, RateNetwork, tensor
+
+Guarantee = Literal["euler", "continuous"]
+Form = Literal["hopfield", "rate"]
+#: The step is the unit of time: tau = 1 / e.
+STEP = 1.0
+
+
+class Assembly(nn.Module):
+    """A network of networks; called on inputs of shape (batch, time, features).
+
+    Args:
+        input_size: features per step.
+        modules: weights of the modules.
+        output_size: of the readout; 0: none, the states are the output.
+        activation: phi, by name.
+        form: ``hopfield`` or ``rate``.
+        topology: which modules are coupled, see :func:`certes.nn.skew.pairs_of`; or the pairs.
+        couplings: number of pairs, for ``random``.
+        step: e = step / tau, in (0, 1]; a pair (smallest, largest): one per state, trained between them.
+        guarantee: ``euler``: the map that is run contracts, for which couplings are bounded; ``continuous``: only the
+            differential equation does.
+        every: outputs at every step, shape (batch, time, outputs), instead of the last one's.
+        keep: of the states one in so many is kept for the backward pass, the rest is computed again; 0: about one in
+            sqrt(time); 1: all.
+        seed: of random pairs.
+
+    Raises:
+        InputError: modules that leave no room at such a step, a step outside (0, 1], or an impossible topology.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        modules: Sequence[Stable],
+        output_size: int = 0,
+        *,
+        activation: str = "tanh",
+        form: Form = "hopfield",
+        topology: Topology | Sequence[tuple[int, int]] = "all",
+        couplings: int | None = None,
+        step: float | tuple[float, float] = 0.1,
+        guarantee: Guarantee = "euler",
+        every: bool = False,
+        keep: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self.sizes = tuple(part.size for part in modules)
+        self.size = sum(self.sizes)
+        self.activation, self.form, self.guarantee, self.every, self.keep = activation, form, guarantee, every, keep
+        slope = named(activation)
+        self.slope = max(abs(slope.lower), abs(slope.upper))
+        self._steps(step)
+        pairs = pairs_given(topology, len(self.sizes)) if not isinstance(topology, str) else (
+            skew.pairs_of(topology, len(self.sizes), couplings, seed)
+        )  # fmt: skip
+        self.skew = Skew(self.sizes, pairs, self._bound(modules))
+        self.input = nn.Linear(input_size, self.size)
+        self.readout = nn.Linear(self.size, output_size) if output_size else None
+        self._layouts = self._weight_layouts()
+
+    def _steps(self, step: float | tuple[float, float]) -> None:
+        low, high = (step, step) if isinstance(step, (int, float)) else step
+        if not 0.0 < low <= high <= 1.0:
+            raise InputError("step", f"{step}", "numbers in (0, 1], the smaller first", "out-of-range")
+        self.low, self.high = float(low), float(high)
+        self.free_step = nn.Parameter(torch.randn(self.size)) if low < high else None
+
+    def _bound(self, modules: Sequence[Stable]) -> float:
+        level = self.slope * max(part.level for part in modules)
+        if not level < 1.0:
+            raise InputError("modules", f"a level times slope of {level:g}", "less than 1", "not-contracting")
+        if self.guarantee == "continuous":
+            return skew.LARGEST
+        bound = skew.largest_coupling(level, self.high)
+        if not bound > 0.0:
+            given = f"step {self.high:g} with modules of level {level:g}"
+            raise InputError("step", given, "a smaller step, or modules of a lower level", "out-of-reach")
+        return bound
+
+    def _weight_layouts(self) -> tuple[Operator, ...]:
+        """How W is multiplied: elementwise, block by block where that is worth it, or whole."""
+        if all(part.diagonal for part in self.stable()):
+            return (Diagonal(),)
+        if not worth_blocks(self.size, sum(size * size for size in self.sizes)) or len(set(self.sizes)) > 4:
+            return (Dense(),)
+        return tuple(Blocks(self.size, places, places, (size, size)) for size, places in self._by_size().items())
+
+    def _by_size(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for size, first in zip(self.sizes, self.skew.first, strict=True):
+            found.setdefault(size, []).append(first)
+        return found
+
+    def steps(self) -> Tensor:
+        """E, shape (n,)."""
+        if self.free_step is None:
+            return self.input.weight.new_full((self.size,), self.high)
+        return self.low + (self.high - self.low) * torch.sigmoid(self.free_step)
+
+    def exponent(self) -> Tensor:
+        """D of all states: the metric is diag(exp d) E^-1 diag(exp d)."""
+        return torch.cat([part.exponent() for part in self.stable()])
+
+    def _made(self) -> list[Tensor]:
+        """The weights of the modules."""
+        return [part() for part in self.stable()]
+
+    def stable(self) -> Iterator[Stable]:
+        """The modules."""
+        for part in self.parts:
+            assert isinstance(part, Stable)
+            yield part
+
+    def weights(self) -> list[Tensor]:
+        """W as values of the layouts."""
+        made = self._made()
+        if isinstance(self._layouts[0], Diagonal):
+            return [torch.cat(made)]
+        whole = [torch.diag(value) if value.ndim == 1 else value for value in made]
+        if isinstance(self._layouts[0], Dense):
+            return [torch.block_diag(*whole)]  # type: ignore[no-untyped-call]
+        return [torch.stack([value for value in whole if len(value) == size]) for size in self._by_size()]
+
+    def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run.
+
+        Args:
+            inputs: shape (batch, time, features).
+            state: x_0, shape (batch, n); None: 0.
+
+        Returns:
+            The outputs, shape (batch, outputs), or (batch, time, outputs) with ``every``; and the last state.
+        """
+        states = self.states(inputs, state)
+        seen = states.transpose(0, 1) if self.every else states[-1]
+        return (seen if self.readout is None else self.readout(seen)), states[-1]
+
+    def states(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
+        """All states, shape (time, batch, n)."""
+        drive = self.input(inputs.transpose(0, 1)).to(self.input.weight.dtype)
+        start = drive.new_zeros(len(inputs), self.size) if state is None else state
+        return run(self.equation, start, drive, self.steps(), self.weights(), self.skew.values(self.exponent()))
+
+    @property
+    def equation(self) -> Equation:
+        """What is run, without its numbers."""
+        return Equation(self.form == "hopfield", self.activation, self._layouts, self.skew.layouts, self.keep)
+
+    @torch.no_grad()
+    def system(self) -> System:
+        """The network as it is run, with its explicit weights: what is certified.
+
+        Tensors are named ``NAME.W``, ``NAME.tau`` and ``TO<-FROM``; the couplings are those in x', E G.
+        """
+        names = [f"m{k}" for k in range(len(self.sizes))]
+        steps = self.steps().double().cpu().numpy()
+        made: dict[str, Any] = {}
+        parts = self._made()
+        kind = HopfieldNetwork if self.form == "hopfield" else RateNetwork
+        for k, name in enumerate(names):
+            value = parts[k]
+            weights = (torch.diag(value) if value.ndim == 1 else value).float().cpu().numpy()
+            made[name] = kind(weights, activation=self.activation, tau=STEP / self._of(steps, k))
+        edges = []
+        matrix = self.skew.matrix(self.exponent()).float().cpu().numpy() if self.skew.pairs else np.zeros((0, 0))
+        for i, j in self.skew.pairs:
+            for to, source in ((i, j), (j, i)):
+                block = self._of(self._of(matrix, to).T, source).T
+                value = (self._of(steps, to)[:, None] * block / STEP).astype(np.float32)
+                name = f"{names[to]}<-{names[source]}"
+                edges.append(Coupling(names[to], names[source], tensor(name, value)))
+        return System(made, tuple(edges), STEP if self.guarantee == "euler" else None)
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, NDArray[np.float64]]:
+        """Module -> the metric in which it contracts, shape (n, n): where a proof is looked for first."""
+        root = np.exp(2.0 * self.exponent().double().cpu().numpy()) / self.steps().double().cpu().numpy()
+        return {f"m{k}": np.diag(self._of(root, k)) for k in range(len(self.sizes))}
+
+    def _of(self, values: Any, module: int) -> Any:
+        first = self.skew.first[module]
+        return values[first : first + self.sizes[module]]
+
+
+def pairs_given(pairs: Sequence[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """Pairs of modules as a user names them, each once and the smaller first.
+
+    Raises:
+        InputError: a module that is none, or is coupled to itself.
+    """
+    for pair in pairs:
+        if len(pair) != 2 or not all(0 <= k < count for k in pair) or pair[0] == pair[1]:
+            raise InputError("topology", repr(pair), f"pairs of two of the {count} modules", "out-of-range")
+    return sorted({(min(pair), max(pair)) for pair in pairs})

@@ -1,0 +1,202 @@
+"""The recurrence of an assembly as one differentiable operation, with its backward pass written out.
+
+    hopfield   x+ = x + e (-x + W phi(x) + G x + u_t)
+    rate       x+ = x + e (-x + phi(W x + u_t) + G x)
+
+with a step e per state. Autograd would record a dozen small operations per time step and keep what each saw; here only
+states are kept (all of them, or every k-th, the rest being computed again), and the gradients of W and G are one
+product over all steps at the end of a segment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from certes.nn.activations import torch_activation
+from certes.nn.operators import Operator
+
+Function = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Equation:
+    """What is run, without its numbers.
+
+    Attributes:
+        hopfield: the form.
+        activation: name of phi.
+        weights: layouts of which W is the sum.
+        couplings: layouts of which G is the sum.
+        keep: every how many states one is kept for the backward pass; 0: about sqrt(T) of T.
+    """
+
+    hopfield: bool
+    activation: str
+    weights: tuple[Operator, ...]
+    couplings: tuple[Operator, ...]
+    keep: int = 1
+
+    def field(self, x: Tensor, drive: Tensor, w: Sequence[Tensor], g: Sequence[Tensor]) -> Tensor:
+        """tau x', shape (batch, n)."""
+        phi = torch_activation(self.activation)
+        coupled = _sum(self.couplings, g, x)
+        if self.hopfield:
+            return _sum(self.weights, w, phi(x)) + coupled + (drive - x)
+        return phi(_sum(self.weights, w, x) + drive) + (coupled - x)
+
+
+def _sum(layouts: Sequence[Operator], values: Sequence[Tensor], x: Tensor) -> Tensor:
+    parts = [layout.apply(value, x) for layout, value in zip(layouts, values, strict=True)]
+    return torch.stack(parts).sum(0) if len(parts) > 2 else parts[0] + parts[1] if len(parts) == 2 else (
+        parts[0] if parts else torch.zeros_like(x)
+    )  # fmt: skip
+
+
+def _sum_transposed(layouts: Sequence[Operator], values: Sequence[Tensor], y: Tensor) -> Tensor:
+    found = torch.zeros_like(y)
+    for layout, value in zip(layouts, values, strict=True):
+        found = found + layout.transposed(value, y)
+    return found
+
+
+def run(
+    equation: Equation, start: Tensor, drive: Tensor, step: Tensor, weights: Sequence[Tensor],
+    couplings: Sequence[Tensor],
+) -> Tensor:  # fmt: skip
+    """All states after the start.
+
+    Args:
+        equation: what is run.
+        start: x_0, shape (batch, n).
+        drive: u_t, shape (T, batch, n), T at least 1.
+        step: e, shape (n,).
+        weights: values of the layouts of W.
+        couplings: values of the layouts of G.
+
+    Returns:
+        x_1 to x_T, shape (T, batch, n).
+    """
+    found: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
+        equation, start, drive, step, *weights, *couplings
+    )
+    return found
+
+
+class _Recurrence(torch.autograd.Function):
+    """Forward and backward in time."""
+
+    @staticmethod
+    def forward(ctx: Any, equation: Equation, start: Tensor, drive: Tensor, step: Tensor, *values: Tensor) -> Tensor:
+        w, g = values[: len(equation.weights)], values[len(equation.weights) :]
+        states = drive.new_empty(drive.shape)
+        x = start
+        for k in range(len(drive)):
+            x = torch.addcmul(x, equation.field(x, drive[k], w, g).to(x.dtype), step, out=states[k])
+        kept = _stride(equation.keep, len(drive))
+        ctx.equation, ctx.stride, ctx.steps = equation, kept, len(drive)
+        inputs = drive if not equation.hopfield or kept > 1 else None
+        ctx.has_drive = inputs is not None
+        saved = states if kept == 1 else states[kept - 1 :: kept].clone()
+        ctx.save_for_backward(start, saved, step, *([inputs] if inputs is not None else []), *values)
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,) = gradients
+        start, saved, step, *rest = ctx.saved_tensors
+        drive = rest.pop(0) if ctx.has_drive else None
+        equation: Equation = ctx.equation
+        w, g = rest[: len(equation.weights)], rest[len(equation.weights) :]
+        back = _Backward(equation, step, w, g, gradient)
+        for first in reversed(range(0, ctx.steps, ctx.stride)):
+            last = min(first + ctx.stride, ctx.steps)
+            if ctx.stride == 1:
+                break
+            before = start if first == 0 else saved[first // ctx.stride - 1]
+            assert drive is not None
+            back.segment(_again(equation, before, drive[first:last], step, w, g), drive[first:last], first)
+        if ctx.stride == 1:
+            back.segment(torch.cat([start[None], saved]), drive, 0)
+        return (None, back.adjoint, back.drive, back.step, *back.values)
+
+
+class _Backward:
+    """The backward pass: the adjoint, and the gradients collected so far."""
+
+    def __init__(
+        self, equation: Equation, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor], gradient: Tensor
+    ) -> None:
+        self.equation, self.e, self.w, self.g, self.gradient = equation, step, w, g, gradient
+        self.adjoint = torch.zeros_like(gradient[0])
+        self.drive = torch.empty_like(gradient)
+        self.step = torch.zeros_like(step)
+        self.values = [torch.zeros_like(value) for value in (*w, *g)]
+
+    def segment(self, states: Tensor, drive: Tensor | None, first: int) -> None:
+        """Go back through states x_first to x_last, shape (steps + 1, batch, n)."""
+        equation, steps = self.equation, len(states) - 1
+        before = states[:-1]
+        if equation.hopfield:
+            seen, slopes = _with_slopes(equation.activation, before)
+        else:
+            assert drive is not None
+            argument = torch.stack([_sum(equation.weights, self.w, x) for x in before]) + drive
+            seen, slopes = before, _with_slopes(equation.activation, argument)[1]
+        pushed = self.drive[first : first + steps]
+        moved = torch.empty_like(before) if not equation.hopfield else pushed
+        for k in reversed(range(steps)):
+            self.adjoint = self.adjoint + self.gradient[first + k]
+            self.step += (self.adjoint * (states[k + 1] - states[k])).sum(0) / self.e
+            mu = self.adjoint * self.e
+            moved[k] = mu
+            coupled = _sum_transposed(equation.couplings, self.g, mu)
+            if equation.hopfield:
+                own = slopes[k] * _sum_transposed(equation.weights, self.w, mu)
+            else:
+                pushed[k] = slopes[k] * mu
+                own = _sum_transposed(equation.weights, self.w, pushed[k])
+            self.adjoint = self.adjoint - mu + own + coupled
+        self._collect(equation.weights, 0, pushed, seen)
+        self._collect(equation.couplings, len(self.w), moved, before)
+
+    def _collect(self, layouts: Sequence[Operator], place: int, left: Tensor, right: Tensor) -> None:
+        """One product over all steps of a segment."""
+        y, x = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
+        for k, layout in enumerate(layouts):
+            self.values[place + k] += layout.outer(y, x)
+
+
+def _again(
+    equation: Equation, before: Tensor, drive: Tensor, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor]
+) -> Tensor:
+    """The states of a segment, the one before it first."""
+    states = drive.new_empty((len(drive) + 1, *drive.shape[1:]))
+    states[0] = x = before
+    for k in range(len(drive)):
+        x = torch.addcmul(x, equation.field(x, drive[k], w, g).to(x.dtype), step, out=states[k + 1])
+    return states
+
+
+def _with_slopes(name: str, s: Tensor) -> tuple[Tensor, Tensor]:
+    """phi(s) and phi'(s)."""
+    if name == "relu":
+        value = torch.relu(s)
+        return value, (s > 0).to(s.dtype)
+    if name == "tanh":
+        value = torch.tanh(s)
+        return value, 1.0 - value * value
+    with torch.enable_grad():
+        argument = s.detach().requires_grad_()
+        value = torch_activation(name)(argument)
+        (slope,) = torch.autograd.grad(value.sum(), argument)
+    return value.detach(), slope
+
+
+def _stride(keep: int, steps: int) -> int:
+    return max(1, math.isqrt(steps)) if keep == 0 else min(keep, steps)

@@ -1,0 +1,166 @@
+r"""Feedback between modules that is skew in their metric, and how large it may be where an Euler map is run.
+
+In the coordinates Theta x of the modules, Gamma = Theta G Theta^-1 is skew: a block S_ij for every coupled pair, and
+-S_ij^T back. With E = diag(e) the steps, h their largest, and norm(Theta W Theta^-1) <= level,
+
+    x+ = x + E (-x + W phi(x) + G x + u)        (or phi(W x + u))
+
+has in the metric Theta E^-1 Theta the Jacobian F = I - E^1/2 Y E^1/2, Y = I - A D - Gamma, with A D of norm at most
+gamma = g level. Its norm is below 1 if that of I - h Y is, as I - F^T F = E^1/2 (Y + Y^T - Y^T E Y) E^1/2 and E <= h I.
+And norm(I - h Y) <= norm((1 - h) I + h Gamma) + h gamma = sqrt((1 - h)^2 + h^2 norm(Gamma)^2) + h gamma, Gamma being
+skew. So couplings up to
+
+    norm(Gamma) < sqrt((1 - h gamma)^2 - (1 - h)^2) / h
+
+cost the guarantee nothing. In continuous time no size does (Kozachkov, Ennis and Slotine 2022); the bound for maps is
+derived here. Nothing is believed of either: what is exported is certified.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from certes.errors import InputError
+from certes.nn.operators import Blocks, Dense, Operator, worth_blocks
+from certes.nn.stable import spectral_norm
+
+Topology = Literal["all", "ring", "hub", "random", "none"]
+#: Part of the bound that is left to rounding.
+MARGIN = 1e-3
+#: Largest norm of couplings in continuous time: beyond, float32 keeps too few digits of what is skew in the metric.
+LARGEST = 100.0
+#: States up to which the norm is that of the singular values; beyond, the largest row sum bounds it.
+_EXACT = 2048
+
+
+def largest_coupling(level: float, step: float) -> float:
+    """The bound on norm(Gamma), a little inside; 0 if modules with such a level leave no room at such a step.
+
+    Args:
+        level: gamma, bound on the norm of the modules' weights times slopes, in the metric.
+        step: h, the largest step over tau.
+    """
+    square = (1.0 - step * level) ** 2 - (1.0 - step) ** 2
+    inside = level < 1.0 and step > 0.0 and abs(1.0 - step) + step * level < 1.0
+    return (1.0 - MARGIN) * math.sqrt(square) / step if inside and square > 0.0 else 0.0
+
+
+def pairs_of(topology: Topology, count: int, couplings: int | None, seed: int) -> list[tuple[int, int]]:
+    """Pairs i < j of modules that are coupled, in both directions.
+
+    Args:
+        topology: ``all``; ``ring``; ``hub``: every module with the last one (a global workspace); ``random``:
+            ``couplings`` pairs drawn without repetition; ``none``.
+        count: k, number of modules.
+        couplings: for ``random``.
+        seed: for ``random``.
+
+    Raises:
+        InputError: another topology, or more couplings than pairs.
+    """
+    every = [(i, j) for j in range(count) for i in range(j)]
+    if topology == "all":
+        return every
+    if topology == "ring":
+        return sorted({(min(i, j), max(i, j)) for i in range(count) for j in [(i + 1) % count] if i != j})
+    if topology == "hub":
+        return [(i, count - 1) for i in range(count - 1)]
+    if topology == "none":
+        return []
+    if topology != "random":
+        raise InputError("topology", repr(topology), "all, ring, hub, random or none", "unknown-value")
+    if couplings is None or not 0 <= couplings <= len(every):
+        raise InputError("couplings", repr(couplings), f"a number of pairs, 0 to {len(every)}", "out-of-range")
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:couplings]
+    return sorted(every[int(k)] for k in order)
+
+
+class Skew(nn.Module):
+    """Gamma, and what it is in the coordinates of the states.
+
+    Args:
+        sizes: states of the modules.
+        pairs: pairs (i, j), i < j, that are coupled.
+        bound: norm that Gamma stays below.
+        gain: the blocks start as Gaussian noise, Gamma with about this norm.
+    """
+
+    def __init__(self, sizes: Sequence[int], pairs: Sequence[tuple[int, int]], bound: float, gain: float = 0.5) -> None:
+        super().__init__()
+        self.sizes, self.pairs, self.bound = tuple(sizes), tuple(pairs), float(bound)
+        self.size = sum(self.sizes)
+        first = [sum(self.sizes[:k]) for k in range(len(self.sizes))]
+        self.first = first
+        busy = max((sum(k in pair for pair in pairs) for k in range(len(sizes))), default=1) or 1
+        self.blocks = nn.ParameterList(
+            torch.randn(sizes[i], sizes[j]) * (0.5 * gain / math.sqrt(busy * max(sizes[i], sizes[j]))) for i, j in pairs
+        )
+        entries = 2 * sum(sizes[i] * sizes[j] for i, j in pairs)
+        self.sparse = worth_blocks(self.size, entries)
+        self.layouts: tuple[Operator, ...] = self._layouts() if pairs else ()
+
+    def _layouts(self) -> tuple[Operator, ...]:
+        if not self.sparse:
+            return (Dense(),)
+        found = []
+        for shape, members in self._shapes().items():
+            to = [self.first[i] for i, _, _ in members]
+            source = [self.first[j] for _, j, _ in members]
+            found.append(Blocks(self.size, to, source, shape))
+        return tuple(found)
+
+    def _shapes(self) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+        """Shape -> (head, tail, which pair; negative: its reverse, counted from -1) of every directed block."""
+        found: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+        for k, (i, j) in enumerate(self.pairs):
+            found.setdefault((self.sizes[i], self.sizes[j]), []).append((i, j, k))
+            found.setdefault((self.sizes[j], self.sizes[i]), []).append((j, i, -k - 1))
+        return found
+
+    def whitened(self) -> Tensor:
+        """Gamma, shape (n, n), skew, of a norm below the bound."""
+        gamma = self._whole([block for block in self.blocks], [-block.mT for block in self.blocks])
+        return gamma * self._shrink(gamma)
+
+    def _whole(self, forth: Sequence[Tensor], back: Sequence[Tensor]) -> Tensor:
+        like = forth[0] if forth else torch.zeros(())
+        whole = like.new_zeros(self.size, self.size)
+        for (i, j), block, reverse in zip(self.pairs, forth, back, strict=True):
+            a, b = self.first[i], self.first[j]
+            whole[a : a + self.sizes[i], b : b + self.sizes[j]] = block
+            whole[b : b + self.sizes[j], a : a + self.sizes[i]] = reverse
+        return whole
+
+    def _shrink(self, gamma: Tensor) -> Tensor:
+        """bound tanh(norm / bound) / norm: near 1 for small couplings, and never beyond the bound."""
+        norm = spectral_norm(gamma) if self.size <= _EXACT else gamma.abs().sum(1).max()
+        ratio = norm / self.bound
+        small = ratio.detach() < 1e-4
+        return torch.where(small, torch.ones_like(norm), torch.tanh(ratio) / ratio.clamp_min(1e-6))
+
+    def values(self, exponent: Tensor) -> list[Tensor]:
+        """G = Theta^-1 Gamma Theta, as values of the layouts.
+
+        Args:
+            exponent: d of all states, Theta = diag(exp d), shape (n,).
+        """
+        if not self.pairs:
+            return []
+        gamma = self.whitened()
+        whole = gamma * torch.exp(exponent[None, :] - exponent[:, None])
+        if not self.sparse:
+            return [whole]
+        return [torch.stack([self._block(whole, i, j) for i, j, _ in members]) for members in self._shapes().values()]
+
+    def _block(self, whole: Tensor, i: int, j: int) -> Tensor:
+        a, b = self.first[i], self.first[j]
+        return whole[a : a + self.sizes[i], b : b + self.sizes[j]]
+
+    def matrix(self, exponent: Tensor) -> Tensor:
+        """G, shape (n, n)."""
+        return self.whitened() * torch.exp(exponent[None, :] - exponent[:, None])
