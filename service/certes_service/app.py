@@ -15,7 +15,9 @@ from certes_service.jobs import routes as job_routes
 from certes_service.jobs.desk import Desk
 from certes_service.jobs.job import SOLVE, TRAIN
 from certes_service.jobs.works import Works
-from certes_service.schema import Health
+from certes_service.operations import routes as operations_routes
+from certes_service.operations.logs import Requests
+from certes_service.operations.metrics import Metrics
 from certes_service.settings import Settings
 from certes_service.tenancy import routes as tenancy_routes
 from certes_service.tenancy.headers import SecurityHeaders
@@ -25,11 +27,13 @@ __all__ = ["Application", "build"]
 
 
 class Application(FastAPI):
-    """FastAPI with security headers around everything, the answers to crashes included."""
+    """FastAPI with security headers around everything, the answers to crashes included, and a name for each request."""
+
+    metrics: Metrics
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The usual stack, and the headers around it."""
-        return SecurityHeaders(super().build_middleware_stack())
+        """The usual stack, and around it what every answer has."""
+        return Requests(SecurityHeaders(super().build_middleware_stack()), self.metrics)
 
 
 def build(settings: Settings) -> FastAPI:
@@ -38,7 +42,8 @@ def build(settings: Settings) -> FastAPI:
     Raises:
         StorageError: the database or the blobs cannot be used. InputError: the signing key cannot sign.
     """
-    works = Works(settings, (SOLVE, TRAIN) if settings.worker else ())
+    metrics = Metrics()
+    works = Works(settings, (SOLVE, TRAIN) if settings.worker else (), metrics)
     desk = Desk(works)
     app = Application(
         title="Certes",
@@ -57,12 +62,9 @@ def build(settings: Settings) -> FastAPI:
     inquiries.install(app, desk)
     certificates.install(app, desk)
     job_routes.install(app, desk)
-
-    @app.get("/healthz", response_model=Health, **documentation.HEALTH)
-    async def healthz() -> dict[str, str]:
-        """Whether the service answers."""
-        return {"status": "ok", "version": __version__}
-
+    metrics.watch_queue(desk.board.depths)
+    operations_routes.install(app, desk, metrics)
+    app.metrics = metrics
     documentation.install(app)
     return app
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,6 +62,8 @@ def worker(
     with needed("certes worker"):
         from certes_service.jobs import worker as working
         from certes_service.jobs.job import SOLVE, TRAIN
+        from certes_service.operations import exporter
+        from certes_service.operations.metrics import Metrics
     from certes.errors import InputError
 
     queues = list(dict.fromkeys(queue or [SOLVE, TRAIN]))
@@ -70,7 +71,9 @@ def worker(
         if name not in (SOLVE, TRAIN):
             raise InputError("queue", repr(name)[:80], f"{SOLVE} or {TRAIN}", "unknown-name")
     settings = _settings(data=data, signing_key_file=sign)
-    working.run(settings, queues, device, lambda name: print(f"Certes works as {name}", flush=True))
+    metrics = Metrics()
+    with exporter.shown(metrics, settings):
+        working.run(settings, queues, device, lambda name: print(f"Certes works as {name}", flush=True), metrics)
 
 
 def config(
@@ -94,10 +97,9 @@ def config(
 
 def _settings(**given: Any) -> Settings:
     """Settings, and the log as they want it."""
+    from certes_service.operations import logs
     from certes_service.settings import Settings
 
     settings = Settings.read(**given)
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings)
     return settings

@@ -17,7 +17,6 @@ from certes_service.samples_projection import INTERCONNECTION_REQUEST, PROJECTIO
 from certes_service.schema import (
     CertificateAnswer,
     CertificateRequest,
-    Health,
     InterconnectionSpecification,
     Problem,
     ProjectionAnswer,
@@ -208,12 +207,8 @@ WEIGHTS: dict[str, Any] = {
     }
 }
 
-HEALTH: dict[str, Any] = {
-    "responses": {200: {"content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}}}}
-}
-
 _MODELS = (
-    AssemblyAnswer, AssemblyRequest, AssemblySpecification, CertificateAnswer, CertificateRequest, Health,
+    AssemblyAnswer, AssemblyRequest, AssemblySpecification, CertificateAnswer, CertificateRequest,
     InterconnectionSpecification, Problem, ProjectionAnswer, ProjectionRequest, ProjectionSpecification, Specification,
     VerificationAnswer, VerificationRequest,
 )  # fmt: skip

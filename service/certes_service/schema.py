@@ -326,13 +326,6 @@ class VerificationAnswer(BaseModel):
     exact: bool
 
 
-class Health(BaseModel):
-    """The service is up."""
-
-    status: Literal["ok"]
-    version: str
-
-
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 

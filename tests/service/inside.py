@@ -12,7 +12,7 @@ from typing import Any
 from certes_service.jobs.desk import Answered, Asking, Desk
 from certes_service.jobs.job import Job
 from certes_service.jobs.works import Silent, Works
-from certes_service.questions.base import Question
+from certes_service.questions.base import Question, Solved
 from certes_service.settings import Settings
 from certes_service.tenancy.callers import LOCAL, Caller
 
@@ -23,7 +23,7 @@ class Seeing(Silent):
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
 
-    def solved(self, job: Job, answer: dict[str, Any], seconds: float) -> None:
+    def solved(self, job: Job, solved: Solved, seconds: float) -> None:
         self.seen.append(("solved", job.id))
 
 

@@ -43,6 +43,8 @@ CALLS = {
     ("/v1/jobs/{job}/events", "get"),
     ("/v1/keys", "get"),
     ("/healthz", "get"),
+    ("/readyz", "get"),
+    ("/metrics", "get"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import logging
 import time
@@ -113,6 +114,7 @@ class Desk:
         await self.in_thread(question.check, self.settings)
         job, mine = await self.in_thread(self._open, tenant, question, digest, asking)
         if mine:
+            log.info("job %s: %s", job.id, job.kind)
             await self.in_thread(self._dispatch, job)
         return await self._awaited(job, asking, mine=mine)
 
@@ -297,7 +299,8 @@ class Desk:
 
     async def in_thread(self, work: Callable[..., T], *given: Any) -> T:
         """Do something that waits, in one of the desk's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
+        context = contextvars.copy_context()  # the log says there, too, for which request it is
+        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work, *given)
 
     def close(self) -> None:
         """End the threads."""

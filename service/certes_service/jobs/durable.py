@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID, _serialization
-from dbos._error import DBOSException
+from dbos._error import DBOSAwaitedWorkflowCancelledError, DBOSException, DBOSWorkflowCancelledError
 from sqlalchemy.exc import SQLAlchemyError
 
 from certes_service.jobs.job import QUEUES, SOLVE, TRAIN
@@ -93,6 +93,7 @@ class Durable:
         self.executor = executor
         self.queues = tuple(queues)
         self._lock = threading.Lock()
+        _quiet()
         config = DBOSConfig(
             name=_NAME,
             system_database_url=url,
@@ -108,6 +109,7 @@ class Durable:
         try:
             DBOS.listen_queues(list(self.queues))
             DBOS.launch()
+            _quiet()  # it has made a handler of its own meanwhile
             for name, most in ((SOLVE, solvers), (TRAIN, 1)):
                 # whoever works on a queue says how; who only hands in leaves it as it is
                 conflict: Any = "always_update" if name in self.queues else "never_update"
@@ -202,6 +204,21 @@ class Durable:
         _work = None
         with contextlib.suppress(Exception):
             DBOS.destroy(destroy_registry=False)
+
+
+def _quiet() -> None:
+    """Let the process's own log take what DBOS says, but for what is no news: a cancelled job that comes to an end."""
+    logger = logging.getLogger("dbos")
+    logger.handlers.clear()
+    logger.propagate = True
+    if _is_news not in logger.filters:
+        logger.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    over = isinstance(error, DBOSAwaitedWorkflowCancelledError | DBOSWorkflowCancelledError)
+    return not over and "no longer owned by this execution" not in record.getMessage()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
+import structlog
 from certes.errors import CertesError, InputError
 
 from certes_service import problems
@@ -43,7 +44,7 @@ _BLOB_TRIES = 3
 class Observer(Protocol):
     """What is told of jobs (metrics and the log)."""
 
-    def solved(self, job: Job, answer: dict[str, Any], seconds: float) -> None:
+    def solved(self, job: Job, solved: Solved, seconds: float) -> None:
         """A solver came to an answer."""
         ...
 
@@ -105,7 +106,9 @@ class Runner:
             return "over"
         self.running.add(name)
         try:
-            state = self._done(job)
+            with structlog.contextvars.bound_contextvars(job=name):
+                state = self._done(job)
+                log.info("job ended: %s", state)
             self._observer.ended(job, state, time.monotonic() - started)
             return state
         except Superseded:
@@ -158,14 +161,17 @@ class Runner:
         task = Task.of(job.kind, job.request, weights, job.name, needed, self._settings, resume, self._device)
         watch = _Watch(self._board, job, self._leaving)
         began = time.monotonic()
-        solved = self._pool.run(
-            task,
-            seconds=self._seconds(job, limit),
-            watch=watch,
-            on_progress=lambda progress: self._note(job, lambda: {"progress": progress}),
-            on_checkpoint=lambda data: self._note(job, lambda: {"checkpoint": self._blobs.put(job.tenant, data)}),
-        )
-        self._observer.solved(job, solved.answer, time.monotonic() - began)
+        try:
+            solved = self._pool.run(
+                task,
+                seconds=self._seconds(job, limit),
+                watch=watch,
+                on_progress=lambda progress: self._note(job, lambda: {"progress": progress}),
+                on_checkpoint=lambda data: self._note(job, lambda: {"checkpoint": self._blobs.put(job.tenant, data)}),
+            )
+        except Superseded:  # a note found it out before the watch did
+            raise Stopped(self._patiently(lambda: self._board.still(job)) or "superseded") from None
+        self._observer.solved(job, solved, time.monotonic() - began)
         return solved
 
     def _material(self, job: Job) -> tuple[bytes, bytes | None, dict[str, Attachment]]:

@@ -13,6 +13,7 @@ from certes_service.jobs.executors import Executors, Heart, new_name
 from certes_service.jobs.job import Job
 from certes_service.jobs.runner import Observer, Runner
 from certes_service.jobs.watchdog import Watchdog
+from certes_service.questions.base import Solved
 from certes_service.settings import Settings
 from certes_service.solving.pool import Pool
 from certes_service.storage.blobs import Blobs
@@ -28,7 +29,7 @@ log = logging.getLogger("certes.service")
 class Silent:
     """An observer that does nothing."""
 
-    def solved(self, job: Job, answer: dict[str, Any], seconds: float) -> None:
+    def solved(self, job: Job, solved: Solved, seconds: float) -> None:
         """Nothing."""
 
     def ended(self, job: Job, state: str, seconds: float) -> None:

@@ -102,7 +102,8 @@ class AssemblyQuestion(Plain):
         if found.verdict != "contracting":
             return Solved(answer | {"couplings": None})
         made = certified(found)
-        return Solved(answer, made.documents, made.proofs, made.root, _couplings(found.assembly), assembly=True)
+        couplings, states = _couplings(found.assembly), found.assembly.size
+        return Solved(answer, made.documents, made.proofs, made.root, couplings, True, states)
 
 
 class _Sizes:

@@ -142,6 +142,7 @@ class Solved:
         root: the certificate that answers the question; None if nothing was certified.
         weights: a weight file that was made and that belongs to the root (of an assembly: its couplings' tensors).
         assembly: whether the root is that of an assembly, and the answer lists its documents.
+        states: how many states the network or assembly has, for whoever measures; None: not known.
     """
 
     answer: dict[str, Any]
@@ -150,6 +151,7 @@ class Solved:
     root: str | None = None
     weights: bytes | None = field(default=None, repr=False)
     assembly: bool = False
+    states: int | None = None
 
 
 @dataclass(frozen=True)

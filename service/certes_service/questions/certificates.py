@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from certes.certify import certify
@@ -79,7 +79,7 @@ class CertificateQuestion(Plain):
             seconds=context.limit(asked.seconds),
             progress=context.say,
         )
-        return certified(result_json(result), result.certificate)
+        return replace(certified(result_json(result), result.certificate), states=getattr(system, "size", None))
 
     def undecided(self, reason: Spent, detail: str) -> Solved:
         """The answer if the solver was ended."""

@@ -143,6 +143,7 @@ class Directory:
         path = self.root / name
         with _told("writing to the store failed"):
             self._make(path.parent)
+            self._make(self._incoming)
             write_atomically(path, data, self._incoming)
 
     def refresh(self, name: str, data: bytes) -> bool:
@@ -176,6 +177,7 @@ class Directory:
     def now(self) -> float:
         """The clock of the file system (of another machine, if it is mounted), by a file that is written."""
         with _told("writing to the store failed"):
+            self._make(self._incoming)  # an operator may have emptied the directory
             handle, probe = tempfile.mkstemp(dir=self._incoming, prefix="p-")
             try:
                 os.write(handle, b"x")  # a full disk has room for a name, not for a byte
