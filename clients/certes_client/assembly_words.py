@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from certes.assemblies import SEPARATOR, Assembly
 from certes.composition.outcome import Composed, Composition, EdgeReport
 from certes.systems import System
+from certes.words import claimed, number, printable
 from rich.table import Table
 from rich.text import Text
-
-from certes_client.words import claimed, number, printable
 
 #: Rows of a table; of more, those that limit most.
 ROWS = 30

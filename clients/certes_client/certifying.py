@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from certes import words
 from certes.certificate.document import PROOF_SUFFIX, Certificate
 from certes.certificate.envelope import Envelope
 from certes.certify import certify
@@ -18,7 +19,7 @@ from certes.results import Result, scalars
 from certes.systems import System, UnsupportedCell
 from rich.text import Text
 
-from certes_client import layering, output, words
+from certes_client import layering, output
 from certes_client.options import SystemOptions
 
 EXIT = {"contracting": 0, "not_contracting": 1, "undecided": 3}

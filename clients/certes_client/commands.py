@@ -107,11 +107,11 @@ def inspect(
     """
     from certes.recognise import recognise
     from certes.weights import read_weights
+    from certes.words import printable
     from rich.table import Table
     from rich.text import Text
 
     from certes_client import output
-    from certes_client.words import printable
 
     weights = read_weights(file)
     found = recognise(weights)

@@ -196,7 +196,9 @@ def as_object(found: Composition, bundle: AssemblyBundle | None, path: Path | No
 
 def summary(name: str, found: Composition, before: Composition | None = None) -> None:
     """The answer for a person."""
-    from certes_client import assembly_words, output, words
+    from certes import words
+
+    from certes_client import assembly_words, output
 
     screen = output.console()
     title = f"{words.printable(name)}: {assembly_words.assembly_line(found.assembly)}"
@@ -226,9 +228,10 @@ def summary(name: str, found: Composition, before: Composition | None = None) ->
 
 def print_files(path: Path | None, bundle: AssemblyBundle | None, weights: str, figure: Path | None = None) -> None:
     """Where certificates and figure are; unwrapped, so that paths can be copied."""
+    from certes import words
     from rich.text import Text
 
-    from certes_client import output, words
+    from certes_client import output
 
     lines: list[tuple[str, str]] = []
     if path is not None and bundle is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from certes import words
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.certificate.statement import Statement
@@ -15,7 +16,7 @@ from certes.systems import System
 from certes.weights import WeightFile, read_weights
 from rich.text import Text
 
-from certes_client import output, words
+from certes_client import output
 
 
 def run(path: Path, weights: Path | None, out: Path | None, theme: Theme, as_json: bool) -> int:

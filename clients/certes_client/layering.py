@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from certes import words
 from certes.composition import torch_layers
 from certes.composition.compose import compose
 from certes.composition.outcome import Composition
@@ -15,7 +16,7 @@ from certes.spec import SystemSpec
 from certes.systems import System, UnsupportedCell
 from certes.weights import WeightFile
 
-from certes_client import assembly_words, composing, output, words
+from certes_client import assembly_words, composing, output
 
 if TYPE_CHECKING:
     from certes.certificate.assembly import AssemblyBundle

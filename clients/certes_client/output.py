@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError
+from certes.words import printable
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from certes_client.words import printable
 
 PREFIX = "urn:certes:error:"
 #: Width of a piped summary: paths and digests must not be broken.

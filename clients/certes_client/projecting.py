@@ -331,9 +331,10 @@ def as_object(found: Projection, written: CertifiedFile | None, target: Path, pa
 def _summary(
     question: Question, found: Projection, written: CertifiedFile | None, target: Path, path: Path | None
 ) -> None:
+    from certes import words
     from rich.text import Text
 
-    from certes_client import certifying, output, words
+    from certes_client import certifying, output
 
     screen = output.console()
     name = words.printable(question.file.name if written is None else target.name)

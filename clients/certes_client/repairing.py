@@ -188,9 +188,10 @@ def _write(target: Path, found: Repair, certificate: Certificate) -> Path:
 
 
 def _summary(file: Path, target: Path, found: Repair, certificate: Certificate | None, path: Path | None) -> None:
+    from certes import words
     from rich.text import Text
 
-    from certes_client import output, words
+    from certes_client import output
 
     screen = output.console()
     name = words.printable(file.name)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from certes import words
 from certes.certificate.assembly import is_assembly
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.errors import InputError
 from certes.verify.report import Report
 
-from certes_client import output, verifying_assemblies, words
+from certes_client import output, verifying_assemblies
 
 VALID, INVALID = 0, 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from certes import words
 from certes.assemblies import SEPARATOR
 from certes.certificate.assembly import AssemblyBundle
 from certes.certificate.assembly_check import AssemblyReport, NodeReport, verify_assembly
@@ -12,7 +13,7 @@ from certes.errors import InputError
 from rich.text import Text
 from rich.tree import Tree
 
-from certes_client import output, words
+from certes_client import output
 
 #: Rows of the tree that are printed; the rest is counted.
 _ROWS = 200

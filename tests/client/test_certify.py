@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from certes.certificate import Certificate
 from certes.weights import read_weights, write_weights
-from certes_client.words import claimed, printable
+from certes.words import claimed, printable
 from hypothesis import given
 from hypothesis import strategies as st
 
