@@ -22,6 +22,7 @@ from certes_service.settings import Settings
 from certes_service.tenancy import routes as tenancy_routes
 from certes_service.tenancy.headers import SecurityHeaders
 from certes_service.tenancy.tenants import check_room
+from certes_service.web import routes as web_routes
 
 __all__ = ["Application", "build"]
 
@@ -64,6 +65,7 @@ def build(settings: Settings) -> FastAPI:
     job_routes.install(app, desk)
     metrics.watch_queue(desk.board.depths)
     operations_routes.install(app, desk, metrics)
+    web_routes.install(app, desk)
     app.metrics = metrics
     documentation.install(app)
     return app

@@ -34,6 +34,8 @@ CALLS = {
     ("/v1/certificates/{digest}", "delete"),
     ("/v1/certificates/{digest}/proof", "get"),
     ("/v1/certificates/{digest}/weights", "get"),
+    ("/v1/certificates/{digest}/figure.svg", "get"),
+    ("/v1/certificates/{digest}/badge.svg", "get"),
     ("/v1/projections", "post"),
     ("/v1/assemblies", "post"),
     ("/v1/verifications", "post"),

@@ -161,6 +161,15 @@ class Board:
             row = connection.execute(sa.select(jobs).where(*where)).mappings().first()
         return None if row is None else Job.of(row)
 
+    def latest(self, tenant: str, question: str) -> Job | None:
+        """The youngest job that answered a question; None if none is kept."""
+        query = sa.select(jobs).where(
+            jobs.c.tenant == tenant, jobs.c.question == question, jobs.c.state == "done", jobs.c.answer.is_not(None)
+        )
+        with self.database.read() as connection:
+            row = connection.execute(query.order_by(jobs.c.created.desc()).limit(1)).mappings().first()
+        return None if row is None else Job.of(row)
+
     def page(
         self, tenant: str, limit: int = 50, before: tuple[float, str] | None = None, states: Sequence[State] = ()
     ) -> list[Job]:

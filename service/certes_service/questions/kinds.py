@@ -20,6 +20,7 @@ KINDS: dict[str, str] = {
     "interconnection": "certes_service.questions.projections:InterconnectionQuestion",
     "assembly": "certes_service.questions.assemblies:AssemblyQuestion",
     "verification": "certes_service.questions.verifications:VerificationQuestion",
+    "figure": "certes_service.questions.figures:FigureQuestion",
 }
 #: Where that table is: a module, or a file of Python with a table of its own.
 TABLE = "certes_service.questions.kinds"

@@ -1,1 +1,1 @@
-"""The page at /: rendered here, without a build step, without the internet."""
+"""The web page: server-rendered, no build step, nothing loaded from elsewhere."""

@@ -1,0 +1,160 @@
+"""From the page's form to a question: what is guessed from a file, and what somebody has chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from certes import strictjson
+from certes.activations import activation
+from certes.errors import InputError
+from certes.recognise import recognise
+from certes.weights import read_weights
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from certes_service.questions import assemblies, certificates, projections
+from certes_service.questions.base import Limits, Question, clip
+from certes_service.settings import Settings
+
+#: Choices of the form; the table of the library has more, which can be typed in the API.
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "leaky_relu:0.01", "gelu", "silu", "elu", "softplus", "hardtanh", "identity")
+FORMS = {
+    "rate": "rate: x' = -x + phi(W x + u)",
+    "hopfield": "Hopfield: x' = -x + W phi(x) + u",
+    "torch-rnn": "torch.nn.RNN",
+}
+CONDITIONS = ("auto", "absolute", "symmetric", "product", "singular", "lure")
+_MOST_TENSORS = 200
+
+
+class Form:
+    """The fields of a request, and its file.
+
+    Args:
+        values: field -> text.
+        weights: bytes of the file; None: none was sent.
+        name: of the file.
+    """
+
+    def __init__(self, values: dict[str, str], weights: bytes | None, name: str) -> None:
+        self.values, self.weights, self.name = values, weights, name
+
+    @classmethod
+    async def read(cls, request: Request, settings: Settings) -> Form:
+        """Read a multipart form.
+
+        Raises:
+            InputError: it is none.
+        """
+        try:
+            form = await request.form(max_files=1, max_fields=20, max_part_size=settings.max_json_bytes)
+        except HTTPException as error:
+            given = clip(str(error.detail))
+            raise InputError("form", given, "a well-formed form", "malformed-multipart") from None
+        try:
+            values = {name: value for name, value in form.items() if isinstance(value, str)}
+            file = form.get("weights")
+            if not isinstance(file, UploadFile):
+                return cls(values, None, "weights.safetensors")
+            data = await file.read()
+            name = "".join(letter for letter in (file.filename or "").rsplit("/", 1)[-1] if letter.isprintable())[:255]
+            return cls(values, data or None, name or "weights.safetensors")
+        finally:
+            await form.close()
+
+    def text(self, name: str) -> str:
+        """A field without spaces around it; empty if it was left empty."""
+        return self.values.get(name, "").strip()
+
+    def needed(self) -> bytes:
+        """The file.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.weights is None:
+            raise InputError("weights", "no file", "a safetensors file", "missing-value")
+        return self.weights
+
+
+def guess(form: Form, settings: Settings) -> dict[str, Any]:
+    """What the form offers for a file.
+
+    Returns:
+        ``tensors`` (square matrices, likely ones first), ``form``, ``activation``, ``step`` and ``detail``.
+
+    Raises:
+        InputError: no weight file, or one beyond the limits.
+    """
+    weights = Limits.of(settings).read(form.needed(), form.name)
+    found = recognise(weights)
+    spec = found.spec or {}
+    chosen = spec.get("tensors", {}).get("W")
+    names = list(dict.fromkeys(([chosen] if chosen else []) + list(found.candidates)))
+    return {
+        "tensors": names[:_MOST_TENSORS],
+        "form": str(spec.get("form", "rate")),
+        "activation": "tanh",
+        "step": "1" if spec.get("form") == "torch-rnn" else "",
+        "detail": found.detail,
+        "kind": found.kind,
+        "nothing": not names,
+    }
+
+
+def question(form: Form) -> Question:
+    """The question that the form asks.
+
+    Raises:
+        InputError: naming the field.
+    """
+    weights, name = form.needed(), form.name
+    read_weights(weights)  # what is wrong with the file is said first
+    if form.text("what") == "assembly":
+        text = form.text("spec")
+        given = strictjson.parse(text.encode("utf-8", "replace"), "spec", max_bytes=2**20, max_depth=12)
+        if not isinstance(given, dict):
+            raise InputError("spec", "JSON that is no object", "a JSON object with modules and couplings", "wrong-type")
+        return assemblies.question(given, weights, name)
+    spec = _spec(form)
+    if form.text("what") == "project":
+        return projections.question(spec, weights, name)
+    return certificates.question(spec, weights, name)
+
+
+def _spec(form: Form) -> dict[str, Any]:
+    kind, step, tau = form.text("form") or "rate", form.text("step"), form.text("tau")
+    spec: dict[str, Any] = {"form": kind, "tensors": {"W": form.text("tensor")}}
+    if not spec["tensors"]["W"]:
+        raise InputError("tensor", "nothing", "the name of the recurrent matrix", "missing-value")
+    spec["activation"] = activation(form.text("activation") or "tanh").name
+    if kind != "torch-rnn" and step:
+        spec["step"] = "max" if step == "max" else _number("step", step)
+    if tau:
+        spec["tau"] = _number("tau", tau)
+    if form.text("condition") not in ("", "auto"):
+        spec["condition"] = form.text("condition")
+    return spec
+
+
+def _number(field: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(field, clip(repr(text), 80), "a number, such as 0.1", "wrong-type") from None
+
+
+def projection_of(parts: dict[str, Any], weights: bytes, name: str) -> Question:
+    """The nearest certified weights to those of a certificate's question.
+
+    Args:
+        parts: of that question.
+        weights: its file.
+        name: of the file.
+
+    Raises:
+        InputError: it cannot be projected.
+    """
+    spec = {entry: value for entry, value in parts["spec"].items() if value is not None and value is not False}
+    return projections.question(spec, weights, name)
