@@ -174,6 +174,9 @@ def test_an_assembly_as_a_graph(browser: Browser, site: Running, folder: Path) -
 
 def test_public_or_not(browser: Browser, site: Running, folder: Path) -> None:
     with visiting(browser, site.url) as page:
+        choose(page, folder / "stable.safetensors")
+        page.get_by_role("button", name="Certify", exact=True).click()
+        expect(page.locator(".verdict")).to_be_visible()
         page.goto("/certificates")
         page.locator("table a").first.click()
         page.get_by_role("button", name="Let everybody read it").click()
