@@ -37,7 +37,8 @@ _ADVICE: dict[str, tuple[str, ...]] = {
     "memory": ("use a machine with more memory, or one of the cheaper conditions: --condition singular",),
     "not-applicable": ("let Certes choose: --condition auto",),
 }
-_REASONS: dict[str, str] = {
+#: why it is undecided -> the same in words.
+REASONS: dict[str, str] = {
     "margin": "every condition that speaks of this network misses a proof",
     "no_quadratic_metric": "it is proven that no constant quadratic metric serves all slopes; another norm may",
     "deadline": "the time limit came first",
@@ -182,9 +183,23 @@ def distance_lines(result: Result) -> list[tuple[str, str]]:
 
 def witness_lines(witness: InstabilityWitness | SwitchingWitness, system: System) -> list[tuple[str, str]]:
     """What refutes the network."""
-    if not isinstance(witness, InstabilityWitness):
-        return switching_lines(witness, system)
-    if system.continuous:
+    lines = refuting_lines(witness, continuous=system.continuous, named=system.slope.activation is not None)
+    return lines if isinstance(witness, SwitchingWitness) else [*lines, *_producible(witness, system)]
+
+
+def refuting_lines(
+    witness: InstabilityWitness | SwitchingWitness, *, continuous: bool, named: bool
+) -> list[tuple[str, str]]:
+    """What refutes a network of which only the certificate is at hand.
+
+    Args:
+        witness: of the certificate.
+        continuous: whether the network is a differential equation.
+        named: whether its activation is named, and not only the slopes.
+    """
+    if isinstance(witness, SwitchingWitness):
+        return _switching_lines(witness, continuous=continuous, named=named)
+    if continuous:
         mode = f"a mode there grows at least like exp({claimed(witness.growth, up=False)} t)"
         when = f"after time {witness.horizon:g}"
     else:
@@ -196,21 +211,20 @@ def witness_lines(witness: InstabilityWitness | SwitchingWitness, system: System
         f"a constant input (bias included) of size up to {largest:.3g}" if largest else "an input of 0 (bias included)"
     )
     rest = f"{held} lets the network rest at a point"
-    whom = "the network" if system.slope.activation is not None else "one network with such slopes (phi_i(s) = D_i s)"
+    whom = "the network" if named else "one network with such slopes (phi_i(s) = D_i s)"
     return [
         ("equilibrium", rest),
         ("unstable", f"{mode}, so {whom} contracts in no norm"),
         ("two starts", f"{apart:.2g} apart, under that input they have parted {when}"),
-        *_producible(witness, system),
     ]
 
 
-def switching_lines(witness: SwitchingWitness, system: System) -> list[tuple[str, str]]:
+def _switching_lines(witness: SwitchingWitness, *, continuous: bool, named: bool) -> list[tuple[str, str]]:
     """What refutes the network, if it takes a changing input."""
     modes = len(witness.durations)
     period = float(witness.durations.sum()) + modes * witness.ramp
-    unit = "time" if system.continuous else "steps"
-    whom = "the network" if system.slope.activation is not None else "one network with such slopes"
+    unit = "time" if continuous else "steps"
+    whom = "the network" if named else "one network with such slopes"
     apart = math.dist(witness.start.tolist(), witness.start_other.tolist())
     growth = claimed(witness.growth, up=False)
     return [
@@ -237,7 +251,7 @@ def _producible(witness: InstabilityWitness, system: System) -> list[tuple[str, 
 
 def reason_line(reason: str | None, detail: str, attempts: tuple[Any, ...]) -> str:
     """Why it is undecided; what each condition said stands in lines of its own, if there are attempts."""
-    said = _REASONS.get(str(reason)) if attempts else None
+    said = REASONS.get(str(reason)) if attempts else None
     if reason == "margin" and any((entry.rate or 0.0) > 0.0 or (entry.factor or 1.0) < 1.0 for entry in attempts):
         said = "the number asked for is out of reach; the best that was found stands below"
     return f"{reason}: {said or printable(detail, 600)}"
