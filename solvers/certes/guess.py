@@ -60,7 +60,7 @@ def guess(weights: WeightFile) -> Guess:
         if step is not None:
             spec["step"], reasons["step"] = step, "the file's metadata say so"
         else:
-            reasons["step"] = "no file tells it; without one time is continuous"
+            reasons["step"] = "the file does not tell; without one, time is continuous"
     return Guess(spec, reasons, found)
 
 
@@ -69,7 +69,11 @@ def _why(spec: Mapping[str, Any], found: Recognition) -> str:
         return "three matrices A, B, C of fitting shapes"
     if spec["form"] == "torch-rnn":
         return "named as torch.nn.RNN names its weights"
-    return "the only square matrix" if len(found.candidates) == 1 else "the likeliest of the square matrices"
+    return (
+        "the usual form, with the only square matrix"
+        if len(found.candidates) == 1
+        else "the usual form, with the likeliest matrix"
+    )
 
 
 def _activation(weights: WeightFile, form: str) -> tuple[str, str]:
@@ -80,7 +84,7 @@ def _activation(weights: WeightFile, form: str) -> tuple[str, str]:
     for name in _NAMED:
         if re.search(rf"(?:^|_){name}(?:_|$)", words) and (known := _known(name, form)) is not None:
             return known, "the file's name says so"
-    return _USUAL, "the most usual; no file tells it"
+    return _USUAL, "the most usual; the file does not tell"
 
 
 def _known(name: str | None, form: str) -> str | None:

@@ -29,6 +29,8 @@ TEST_SHARE, SPLIT_SEED = 0.2, 0
 #: Share of the training data by which the best weights are chosen.
 CHOICE_SHARE = 0.1
 MNIST = "mnist-rows:"
+#: Of the order of the pixels in ``mnist-permuted``.
+_PERMUTATION_SEED = 92916
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +40,20 @@ class Sequences:
     Attributes:
         inputs: shape (N, T, features), float32 or float64, finite.
         labels: shape (N,), int64, not negative.
+        lengths: steps of each sequence, shape (N,); what follows is padding. None: all T.
     """
 
     inputs: NDArray[Any]
     labels: NDArray[np.int64]
+    lengths: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, index: NDArray[np.integer[Any]]) -> Sequences:
         """Some of them."""
-        return Sequences(self.inputs[index], self.labels[index])
+        lengths = None if self.lengths is None else self.lengths[index]
+        return Sequences(self.inputs[index], self.labels[index], lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +104,18 @@ class DataSet:
             raise InputError("data", given, "at least 2 to train and 1 to test", "too-few")
         return found
 
-    def parts(self, seed: int) -> tuple[Sequences, Sequences]:
-        """The training data in two: to train on, and to choose by."""
+    def parts(self, seed: int, share: float = CHOICE_SHARE) -> tuple[Sequences, Sequences]:
+        """The training data in two: to train on, and a share of it to choose by."""
         order = np.random.default_rng((seed, 1)).permutation(len(self.train))
-        kept = len(order) - max(1, round(CHOICE_SHARE * len(order)))
+        kept = len(order) - max(1, round(share * len(order)))
         return self.train.take(np.sort(order[:kept])), self.train.take(np.sort(order[kept:]))
 
     def check(self, features: int, classes: int) -> None:
         """Raise InputError unless a network with so many inputs and classes can read the data."""
         for part, given in (("", self.train), ("test_", self.test)):
+            if given.lengths is not None:
+                said = "sequences of several lengths"
+                raise InputError(f"data.{part}inputs", said, "sequences of one length", "unsupported")
             if given.inputs.shape[2] != features:
                 said = f"{given.inputs.shape[2]} features per step"
                 raise InputError(f"data.{part}inputs", said, f"{features}, as the input matrix has", "wrong-shape")
@@ -119,7 +127,9 @@ class DataSet:
     def digest(self) -> str:
         """sha256 over all arrays, hex."""
         whole = hashlib.sha256()
-        for array in (self.train.inputs, self.train.labels, self.test.inputs, self.test.labels):
+        parts = (self.train, self.test)
+        lengths = [part.lengths for part in parts if part.lengths is not None]
+        for array in (*(a for part in parts for a in (part.inputs, part.labels)), *lengths):
             whole.update(f"{array.dtype.str}{array.shape}".encode())
             whole.update(np.ascontiguousarray(array).data)
         return whole.hexdigest()
@@ -131,8 +141,10 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
     Args:
         source: a ``.npz`` or ``.safetensors`` file with ``inputs`` (N, T, features) and ``labels`` (N,), optionally
             ``test_inputs`` and ``test_labels``; or ``mnist-rows:FOLDER``, a folder with the IDX files of MNIST, read
-            row by row (28 steps of 28 pixels, divided by 255); with both the train and the t10k files each is used for
-            its purpose.
+            row by row (28 steps of 28 pixels, divided by 255); ``mnist-pixels:FOLDER``: pixel by pixel (784 steps);
+            ``mnist-permuted:FOLDER``: pixels in an order of their own. With both the train and the t10k files each is
+            used for its purpose. Or a ``.ts`` file of the UCR and UEA archives: NAME_TRAIN.ts goes with the
+            NAME_TEST.ts beside it; ``japanese-vowels:FOLDER``: the two of that name.
         seed: of the split, where the data come without test data.
 
     Raises:
@@ -140,11 +152,17 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
         TooLargeError: beyond 4 GiB.
     """
     name = os.fspath(source)
-    if name.startswith(MNIST):
-        return _mnist(Path(name.removeprefix(MNIST)), seed)
+    kind, colon, folder = name.partition(":")
+    if colon and kind in ("mnist-rows", "mnist-pixels", "mnist-permuted"):
+        return _ordered(_mnist(Path(folder), seed), kind)
+    if colon and kind == "japanese-vowels":
+        return _archive(Path(folder) / "JapaneseVowels_TRAIN.ts", seed)
     path = Path(name)
+    if path.suffix == ".ts":
+        return _archive(path, seed)
     if path.suffix not in (".npz", ".safetensors"):
-        raise InputError("data", repr(path.name), f"a .npz or .safetensors file, or {MNIST}FOLDER", "unknown-value")
+        expected = f"a .npz, .safetensors or .ts file, or {MNIST}FOLDER"
+        raise InputError("data", repr(path.name), expected, "unknown-value")
     if path.suffix == ".safetensors":
         return data_of(path, seed=seed)
     arrays = read_npz(path, "data", lambda names: tuple(name for name in names if name in _NAMES))
@@ -227,6 +245,46 @@ def _array(field: str, given: object) -> NDArray[Any]:
         return np.asarray(given)
     except (TypeError, ValueError) as error:
         raise InputError(field, "something that is no array", "an array of numbers", "wrong-type") from error
+
+
+def _ordered(data: DataSet, kind: str) -> DataSet:
+    """Rows as they are, or pixel by pixel, in their order or in a fixed random one."""
+    if kind == "mnist-rows":
+        return data
+    pixels = data.train.inputs.shape[1] * data.train.inputs.shape[2]
+    order = np.arange(pixels)
+    if kind == "mnist-permuted":
+        order = np.random.default_rng(_PERMUTATION_SEED).permutation(pixels)
+    train, test = (
+        Sequences(np.ascontiguousarray(part.inputs.reshape(len(part), pixels, 1)[:, order]), part.labels)
+        for part in (data.train, data.test)
+    )
+    return DataSet(train, test)
+
+
+def _archive(path: Path, seed: int) -> DataSet:
+    """A file of the archives, and its other half if there is one."""
+    from certes.timeseries import read_ts
+
+    series, labels, classes = read_ts(path)
+    train = _padded(series, labels)
+    other = path.with_name(path.name.replace("_TRAIN.ts", "_TEST.ts"))
+    if path.name.endswith("_TRAIN.ts") and other.exists():
+        return DataSet(train, _padded(*read_ts(other, classes)[:2]))
+    order = np.random.default_rng(seed).permutation(len(train))
+    kept = len(train) - max(1, round(TEST_SHARE * len(train)))
+    if kept < 2:
+        raise InputError("data", f"{len(train)} sequences", "at least 2 to train and 1 to test", "too-few")
+    return DataSet(train.take(order[:kept]), train.take(order[kept:]))
+
+
+def _padded(series: list[NDArray[np.float32]], labels: NDArray[np.int64]) -> Sequences:
+    """Series of several lengths in one array, zeros after their ends."""
+    lengths = np.array([len(one) for one in series], dtype=np.int64)
+    inputs = np.zeros((len(series), int(lengths.max()), series[0].shape[1]), dtype=np.float32)
+    for one, values in zip(inputs, series, strict=True):
+        one[: len(values)] = values
+    return Sequences(inputs, labels, None if (lengths == lengths[0]).all() else lengths)
 
 
 def _mnist(folder: Path, seed: int) -> DataSet:

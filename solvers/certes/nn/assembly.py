@@ -59,6 +59,9 @@ class Assembly(nn.Module):
         InputError: modules that leave no room at such a step, a step outside (0, 1], or an impossible topology.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         input_size: int,
@@ -89,6 +92,8 @@ class Assembly(nn.Module):
         self.skew = Skew(self.sizes, pairs, self._bound(modules))
         self.input = nn.Linear(input_size, self.size)
         self.readout = nn.Linear(self.size, output_size) if output_size else None
+        self.register_buffer("shift", torch.zeros(input_size))
+        self.register_buffer("scale", torch.ones(input_size))
         self._layouts = self._weight_layouts()
 
     def _steps(self, step: float | tuple[float, float]) -> None:
@@ -154,23 +159,34 @@ class Assembly(nn.Module):
             return [torch.block_diag(*whole)]  # type: ignore[no-untyped-call]
         return [torch.stack([value for value in whole if len(value) == size]) for size in self._by_size()]
 
-    def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def standardise(self, shift: Tensor, scale: Tensor) -> None:
+        """See inputs as (input - shift) / scale from now on; both of shape (features,)."""
+        with torch.no_grad():
+            self.shift.copy_(shift)
+            self.scale.copy_(scale)
+
+    def forward(
+        self, inputs: Tensor, state: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run.
 
         Args:
             inputs: shape (batch, time, features).
             state: x_0, shape (batch, n); None: 0.
+            lengths: steps of each sequence, shape (batch,), at least 1: its last state is that one. None: all.
 
         Returns:
             The outputs, shape (batch, outputs), or (batch, time, outputs) with ``every``; and the last state.
         """
         states = self.states(inputs, state)
-        seen = states.transpose(0, 1) if self.every else states[-1]
-        return (seen if self.readout is None else self.readout(seen)), states[-1]
+        last = states[-1] if lengths is None else states[lengths - 1, torch.arange(len(inputs), device=inputs.device)]
+        seen = states.transpose(0, 1) if self.every else last
+        return (seen if self.readout is None else self.readout(seen)), last
 
     def states(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
         """All states, shape (time, batch, n)."""
-        drive = self.input(inputs.transpose(0, 1)).to(self.input.weight.dtype)
+        seen = (inputs.transpose(0, 1) - self.shift) / self.scale
+        drive = self.input(seen).to(self.input.weight.dtype)
         start = drive.new_zeros(len(inputs), self.size) if state is None else state
         return run(self.equation, start, drive, self.steps(), self.weights(), self.skew.values(self.exponent()))
 

@@ -1,0 +1,132 @@
+"""``train``: from an architecture and data to a certified assembly in a folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from certes.engines.monitor import time_limit
+from certes.errors import CertesError, InputError
+from certes.nn import product
+from certes.nn.architecture import Architecture
+from certes.nn.checkpoints import Checkpoint, Checkpoints
+from certes.nn.trainer import Data, Plan, Stop, Trainer, measured
+from certes.sequences import DataSet
+
+Progress = Callable[[Trainer], None]
+
+
+class NotTrained(CertesError):
+    """The training did not come to its end.
+
+    Attributes:
+        reason: ``deadline``, ``cancelled`` or ``diverged``.
+    """
+
+    def __init__(self, reason: Stop, epoch: int) -> None:
+        self.reason = reason
+        super().__init__(f"the training ended after {epoch} epochs: {reason}")
+
+
+def train(
+    architecture: Architecture,
+    data: DataSet,
+    plan: Plan,
+    out: Path,
+    *,
+    checkpoint: Path | None = None,
+    seconds: float | None = None,
+    device: str = "cpu",
+    keep: int = 1,
+    key: bytes | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> product.Product:
+    """Train an assembly, certify it, and write what came of it.
+
+    Args:
+        architecture: what is trained.
+        data: training and test data; a part of the former chooses the epoch.
+        plan: how.
+        out: folder of the result.
+        checkpoint: folder that keeps the state after each epoch; the same question again goes on from there.
+        seconds: time limit; the best epoch by then is the answer, if there is one.
+        device: where torch computes.
+        keep: how many states of a run are kept in memory, see :class:`certes.nn.Assembly`.
+        key: Ed25519 private key (PEM) that signs the certificate.
+        progress: called after each epoch.
+        cancelled: asked before each step.
+
+    Raises:
+        InputError: naming what cannot be. NotTrained: before the first epoch was over, or cancelled, or diverged.
+        NotCertified: the trained network has no certificate.
+    """
+    classes = int(max(data.train.labels.max(), data.test.labels.max())) + 1
+    network = architecture.build(data.train.inputs.shape[2], classes, plan.seed, keep)
+    trainer = Trainer(network, plan, *data.parts(plan.seed, plan.validation), _device(device))
+    states = None
+    if checkpoint is not None:
+        states = Checkpoints(checkpoint, question(architecture, plan, data))
+        if (state := states.load()) is not None:
+            trainer.restore(state.numbers, state.arrays)
+    why = _run(trainer, states, time_limit(seconds), progress, cancelled)
+    if trainer.chosen is None or why in ("cancelled", "diverged"):
+        raise NotTrained(why or "deadline", trainer.epoch)
+    trainer.choose()
+    loss, accuracy = measured(network, Data.of(data.test, trainer.device))
+    report = {
+        "test_accuracy": accuracy,
+        "test_loss": loss,
+        "validation_accuracy": trainer.chosen.accuracy,
+        "epoch": trainer.chosen.epoch,
+        "epochs": trainer.epoch,
+        "ended": why or "finished",
+        "notes": trainer.notes,
+        "architecture": architecture.model_dump(mode="json"),
+        "plan": vars(plan),
+        "data": data.digest,
+    }
+    return product.write(network, out, trainer.curve, report, key)
+
+
+def question(architecture: Architecture, plan: Plan, data: DataSet) -> dict[str, Any]:
+    """What is trained, as plain values: a state of another question is refused."""
+    return {"architecture": architecture.model_dump(mode="json"), "plan": vars(plan), "data": data.digest}
+
+
+def _run(
+    trainer: Trainer,
+    states: Checkpoints | None,
+    seconds: float | None,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> Stop | None:
+    end = None if seconds is None else time.monotonic() + seconds
+
+    def over() -> Stop | None:
+        if cancelled is not None and cancelled():
+            return "cancelled"
+        return "deadline" if end is not None and time.monotonic() > end else None
+
+    while not trainer.finished:
+        if (why := trainer.advance(over)) is not None:
+            return why
+        if states is not None:
+            states.save(Checkpoint(trainer.numbers(), trainer.arrays()))
+        if progress is not None:
+            progress(trainer)
+    return None
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        given = f"{name}: {str(error).partition(chr(10))[0]}"[:200]
+        raise InputError("device", given, "a device that torch has here", "unknown-value") from error
+    return device

@@ -1,0 +1,307 @@
+"""Training: certified at its end or no result; resumed to the bit after a kill; deterministic; several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from certes.certificate.assembly_check import verify_assembly
+from certes.composition.outcome import Composition
+from certes.errors import InputError
+from certes.nn import product
+from certes.nn import train as training
+from certes.nn.architecture import Architecture
+from certes.nn.product import NotCertified
+from certes.nn.train import NotTrained, train
+from certes.nn.trainer import Plan, Trainer
+from certes.sequences import DataSet, Sequences, read_data
+from certes.weights import read_weights
+
+ARCHITECTURE = Architecture.parse({"kind": "singular", "modules": [6, 5], "step": [0.05, 0.3]})
+
+
+def problem(count: int = 120, seed: int = 0, *, ragged: bool = False) -> DataSet:
+    """Up or down: a question about order in time, easy enough for ten states."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    lengths = rng.integers(8, 17, count) if ragged else np.full(count, 16)
+    ramp = np.linspace(-1.0, 1.0, 16)[None, :] * np.where(labels, 1.0, -1.0)[:, None]
+    inputs = (ramp + 0.3 * rng.standard_normal((count, 16)))[:, :, None].astype(np.float32)
+    inputs = np.concatenate([inputs, 3.0 + 0.1 * rng.standard_normal(inputs.shape).astype(np.float32)], axis=2)
+    for one, length in zip(inputs, lengths, strict=True):
+        one[length:] = 0.0
+    found = Sequences(inputs, labels.astype(np.int64), lengths.astype(np.int64) if ragged else None)
+    return DataSet(found.take(np.arange(count - 30)), found.take(np.arange(count - 30, count)))
+
+
+@pytest.mark.parametrize("kind", ["singular", "adadiag", "sparse", "workspace"])
+@pytest.mark.parametrize("guarantee", ["euler", "continuous"])
+def test_what_comes_out_is_certified_and_learnt(tmp_path: Path, kind: str, guarantee: str) -> None:
+    given = {"kind": kind, "modules": [8, 6], "step": [0.05, 0.3], "guarantee": guarantee, "density": 0.3}
+    made = train(Architecture.parse(given), problem(240), Plan(epochs=12, learning_rate=2e-2), tmp_path / "out")
+    assert made.report["test_accuracy"] > 0.75
+    assert verify_assembly(made.certificate, tmp_path / "out").valid
+    kept = json.loads((tmp_path / "out" / product.REPORT).read_text())
+    assert kept == made.report
+    assert (kept["factor"] is None) is (guarantee == "continuous")
+    curve = (tmp_path / "out" / product.CURVE).read_text().splitlines()
+    assert curve[0].split(",")[:2] == ["epoch", "loss"]
+    assert len(curve) == 1 + kept["epochs"]
+    file = read_weights(tmp_path / "out" / product.WEIGHTS)
+    assert {entry.dtype for entry in file.tensors.values()} == {"F32"}
+
+
+def test_the_command_line_reads_what_was_written(tmp_path: Path) -> None:
+    made = train(ARCHITECTURE, problem(), Plan(epochs=1), tmp_path / "out")
+    command = [sys.executable, "-m", "certes_client", "verify", str(made.certificate), "--weights", str(made.folder)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["valid"] is True
+    again = subprocess.run(
+        [sys.executable, "-m", "certes_client", "compose", str(made.folder / product.DESCRIPTION), "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert json.loads(again.stdout)["states"] == 11
+
+
+def test_sequences_of_several_lengths(tmp_path: Path) -> None:
+    """The last state of each is its own last: padding changes nothing."""
+    data = problem(ragged=True)
+    net = ARCHITECTURE.build(2, 2, 0)
+    inputs, lengths = torch.from_numpy(data.train.inputs), torch.from_numpy(np.asarray(data.train.lengths))
+    whole = net(inputs, None, lengths)[0]
+    spoiled = inputs.clone()
+    for one, length in zip(spoiled, lengths, strict=True):
+        one[int(length) :] = 1e3
+    assert torch.allclose(whole, net(spoiled, None, lengths)[0])
+    alone = net(inputs[:1, : int(lengths[0])])[0]
+    assert torch.allclose(whole[:1], alone, atol=1e-6)
+    made = train(ARCHITECTURE, data, Plan(epochs=2), tmp_path / "out")
+    assert verify_assembly(made.certificate, made.folder).valid
+    moments = read_weights(made.folder / product.WEIGHTS)
+    assert abs(moments.get("input.shift").floats()[1] - 3.0) < 0.1, "padding does not count"
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
+    made = [train(ARCHITECTURE, problem(), Plan(epochs=3, seed=4, noise=0.1), tmp_path / name) for name in "ab"]
+    one, two = ((entry.folder / product.WEIGHTS).read_bytes() for entry in made)
+    assert one == two
+    other = train(ARCHITECTURE, problem(), Plan(epochs=3, seed=5, noise=0.1), tmp_path / "c")
+    assert (other.folder / product.WEIGHTS).read_bytes() != one
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from certes.nn.train import train
+from certes.nn.trainer import Plan
+from tests.nn.test_train import ARCHITECTURE, problem
+def slow(trainer):
+    print(trainer.epoch, flush=True)
+    time.sleep(0.15)
+train(ARCHITECTURE, problem(), Plan(epochs=12, noise=0.1), Path(sys.argv[1]), checkpoint=Path(sys.argv[2]),
+      progress=slow if len(sys.argv) > 3 else None)
+"""
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    def run(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", KILLED, *map(str, arguments)]
+        env = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+
+    whole = run(tmp_path / "whole", tmp_path / "state-whole")
+    assert whole.wait(120) == 0
+    for wanted in ("2", "7"):  # twice, at different epochs
+        killed = run(tmp_path / "killed", tmp_path / "state", "slowly")
+        assert killed.stdout is not None
+        for line in killed.stdout:
+            if line.strip() == wanted:
+                break
+        time.sleep(0.05)
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait(20) == -signal.SIGKILL
+        assert not (tmp_path / "killed" / product.WEIGHTS).exists()
+    resumed = run(tmp_path / "killed", tmp_path / "state")
+    assert resumed.wait(120) == 0
+    one, two = ((tmp_path / name / product.WEIGHTS).read_bytes() for name in ("whole", "killed"))
+    assert one == two
+    assert (tmp_path / "whole" / product.CURVE).read_text() == (tmp_path / "killed" / product.CURVE).read_text()
+
+
+def test_a_state_of_another_question_is_refused(tmp_path: Path) -> None:
+    train(ARCHITECTURE, problem(), Plan(epochs=1), tmp_path / "a", checkpoint=tmp_path / "state")
+    with pytest.raises(InputError) as caught:
+        train(ARCHITECTURE, problem(), Plan(epochs=2), tmp_path / "b", checkpoint=tmp_path / "state")
+    assert caught.value.slug == "wrong-checkpoint"
+
+
+def test_test_data_choose_nothing(tmp_path: Path) -> None:
+    """Other labels to test on: the same weights."""
+    data = problem()
+    turned = DataSet(data.train, Sequences(data.test.inputs, 1 - data.test.labels))
+    made = [train(ARCHITECTURE, given, Plan(epochs=4), tmp_path / name) for given, name in ((data, "a"), (turned, "b"))]
+    assert (made[0].folder / product.WEIGHTS).read_bytes() == (made[1].folder / product.WEIGHTS).read_bytes()
+    assert made[0].report["test_accuracy"] == pytest.approx(1.0 - made[1].report["test_accuracy"])
+
+
+def test_what_is_not_certified_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong with the parametrisation: an error with the reason, and neither certificate nor report."""
+    from certes.nn import skew
+
+    monkeypatch.setattr(skew.Skew, "_shrink", lambda self, gamma: torch.full((), 300.0))
+    with pytest.raises(NotCertified) as caught:
+        train(ARCHITECTURE, problem(), Plan(epochs=1), tmp_path / "out")
+    assert isinstance(caught.value.composition, Composition)
+    assert caught.value.composition.verdict != "contracting"
+    assert not list((tmp_path / "out").glob("*.certificate.json"))
+    assert not (tmp_path / "out" / product.REPORT).exists()
+
+
+def test_ends_that_are_no_result(tmp_path: Path) -> None:
+    with pytest.raises(NotTrained) as caught:
+        train(ARCHITECTURE, problem(), Plan(), tmp_path / "a", cancelled=lambda: True)
+    assert caught.value.reason == "cancelled"
+    with pytest.raises(NotTrained) as caught:
+        train(ARCHITECTURE, problem(), Plan(epochs=10_000), tmp_path / "b", seconds=1e-6)
+    assert caught.value.reason == "deadline"
+    made = train(ARCHITECTURE, problem(), Plan(epochs=10_000), tmp_path / "c", seconds=2.0)
+    assert made.report["ended"] == "deadline", "the best epoch by then is the answer"
+
+
+def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is taken in parts, which changes the weights by rounding only, and is said."""
+    plain = train(ARCHITECTURE, problem(), Plan(epochs=2), tmp_path / "plain")
+    real = Trainer._loss
+
+    def full(self: Trainer, batch: Any) -> torch.Tensor:
+        if len(batch.labels) > 9:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(self, batch)
+
+    monkeypatch.setattr(Trainer, "_loss", full)
+    made = train(ARCHITECTURE, problem(), Plan(epochs=2), tmp_path / "parts")
+    assert "4 parts" in made.report["notes"][-1]
+    one, two = (read_weights(entry.folder / product.WEIGHTS).get("m0.W").floats() for entry in (plain, made))
+    assert np.abs(one - two).max() < 1e-4
+
+
+@pytest.mark.parametrize(("change", "field"), [
+    ({"modules": []}, "architecture.modules"), ({"modules": [0]}, "architecture.modules.0"),
+    ({"step": 2.0}, "architecture.step"), ({"level": 1.0}, "architecture.level"),
+    ({"kind": "lstm"}, "architecture.kind"), ({"x": 1}, "architecture.x"),
+    ({"activation": "swoosh"}, "architecture.activation"), ({"topology": "random"}, "architecture.couplings"),
+    ({"modules": [3], "step": 1.0, "level": 0.99, "activation": "gelu"}, "architecture.step"),
+])  # fmt: skip
+def test_architectures_that_cannot_be(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Architecture.parse({"modules": [3, 3], **change})
+    assert caught.value.field.startswith(field)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("epochs", 0), ("batch", True), ("learning_rate", -1.0), ("validation", 0.9), ("seed", -1), ("clip", float("nan")),
+])  # fmt: skip
+def test_plans_that_cannot_be(name: str, value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        Plan.parse({name: value})
+    assert caught.value.field == f"plan.{name}"
+    with pytest.raises(InputError):
+        Plan.parse({"nonsense": 1})
+
+
+PARALLEL = """
+import sys, torch, torch.distributed as dist
+torch.set_num_threads(1)
+from certes.nn.trainer import Plan, Trainer
+from tests.nn.test_train import ARCHITECTURE, problem
+dist.init_process_group("gloo")
+rank, count = dist.get_rank(), dist.get_world_size()
+data = problem()
+train, choice = data.parts(0, 0.2)
+import numpy as np
+own = train.take(np.arange(rank, len(train) - len(train) % count, count))
+net = ARCHITECTURE.build(2, 2, 0)
+trainer = Trainer(net, Plan(epochs=3, batch=8), own, choice)
+net.standardise(torch.zeros(2), torch.ones(2))
+while not trainer.finished:
+    assert trainer.advance() is None
+torch.save(net.state_dict(), f"{sys.argv[1]}/{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    """By torch's own launcher and gloo: gradients are averaged, so both end with the same weights, and they learn."""
+    (tmp_path / "run.py").write_text(PARALLEL)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--local-addr=127.0.0.1",
+    ]
+    done = subprocess.run(
+        [*command, str(tmp_path / "run.py"), str(tmp_path)], capture_output=True, text=True, check=False, timeout=240,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=1e-6), name
+
+
+def archive(folder: Path, name: str = "Toy", *, test: bool = True) -> Path:
+    head = "#c\n@problemName Toy\n@missing false\n@equalLength false\n@dimensions 2\n@classLabel true a b\n@data\n"
+    (folder / f"{name}_TRAIN.ts").write_text(head + "1,2,3:4,5,6:a\n7,8:9,10:b\n1,1,1:0,0,0:a\n")
+    if test:
+        (folder / f"{name}_TEST.ts").write_text(head + "1,2:3,4:b\n")
+    return folder / f"{name}_TRAIN.ts"
+
+
+def test_archive_files(tmp_path: Path) -> None:
+    data = read_data(archive(tmp_path))
+    assert data.train.inputs.shape == (3, 3, 2)
+    assert data.train.lengths is not None
+    assert data.train.lengths.tolist() == [3, 2, 3]
+    assert data.train.inputs[0].tolist() == [[1, 4], [2, 5], [3, 6]]
+    assert data.train.inputs[1, 2].tolist() == [0, 0]
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1, 0], [1])
+    (tmp_path / "Toy_TEST.ts").unlink()
+    assert len(read_data(tmp_path / "Toy_TRAIN.ts").test) == 1
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("@data", "@dat"), ("@missing false", "@missing true"), ("1,2,3:4,5,6:a", "1,2,3:4,5:a"), ("7,8:", "7,?:"),
+    ("7,8:", "7,nan:"), (":b\n", ":c\n"), ("@classLabel true a b", "@classLabel false"), ("1,1,1:0,0,0:a", "1,1,1:a"),
+])  # fmt: skip
+def test_archive_files_that_are_none(tmp_path: Path, old: str, new: str) -> None:
+    path = archive(tmp_path, test=False)
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        read_data(path)
+    assert caught.value.field == "data"
+
+
+def test_pixels_in_two_orders() -> None:
+    rows, pixels, permuted = (
+        read_data(f"mnist-{kind}:{Path(__file__).parents[2] / 'examples' / 'data' / 'mnist'}")
+        for kind in ("rows", "pixels", "permuted")
+    )
+    assert pixels.train.inputs.shape[1:] == (784, 1)
+    assert np.array_equal(pixels.train.inputs.reshape(rows.train.inputs.shape), rows.train.inputs)
+    assert not np.array_equal(pixels.train.inputs, permuted.train.inputs)
+    assert np.array_equal(np.sort(pixels.train.inputs[:5], axis=1), np.sort(permuted.train.inputs[:5], axis=1))
+    assert training.question(ARCHITECTURE, Plan(), pixels) != training.question(ARCHITECTURE, Plan(), permuted)
