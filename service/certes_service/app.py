@@ -23,6 +23,8 @@ from certes_service.tenancy import routes as tenancy_routes
 from certes_service.tenancy.headers import SecurityHeaders
 from certes_service.tenancy.tenants import check_room
 from certes_service.web import routes as web_routes
+from certes_service.web.pages import Pages
+from certes_service.web.problem_pages import ProblemPages
 
 __all__ = ["Application", "build"]
 
@@ -31,10 +33,14 @@ class Application(FastAPI):
     """FastAPI with security headers around everything, the answers to crashes included, and a name for each request."""
 
     metrics: Metrics
+    pages: Pages | None = None
 
     def build_middleware_stack(self) -> ASGIApp:
         """The usual stack, and around it what every answer has."""
-        return Requests(SecurityHeaders(super().build_middleware_stack()), self.metrics)
+        stack = super().build_middleware_stack()
+        if self.pages is not None:
+            stack = ProblemPages(stack, self.pages.problem)
+        return Requests(SecurityHeaders(stack), self.metrics)
 
 
 def build(settings: Settings) -> FastAPI:
@@ -65,7 +71,7 @@ def build(settings: Settings) -> FastAPI:
     job_routes.install(app, desk)
     metrics.watch_queue(desk.board.depths)
     operations_routes.install(app, desk, metrics)
-    web_routes.install(app, desk)
+    app.pages = web_routes.install(app, desk)
     app.metrics = metrics
     documentation.install(app)
     return app

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from certes_service.settings import Settings
 from certes_service.web.pages import STATIC, Pages, address, static
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +58,8 @@ def teams(guarded: Running) -> Iterator[dict[str, Team]]:
 
 
 def ask(client: httpx.Client, data: bytes, name: str = "net.safetensors", **fields: str) -> httpx.Response:
-    headers = {"X-CSRF-Token": fields.pop("csrf")} if "csrf" in fields else {}
+    """The form of the first page, as a browser sends it."""
+    headers = {"Accept": "text/html"} | ({"X-CSRF-Token": fields.pop("csrf")} if "csrf" in fields else {})
     return client.post("/ask", files={"weights": (name, data)}, data={**FIELDS, **fields}, headers=headers)
 
 
@@ -78,7 +80,7 @@ def test_a_script_is_sent_on(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"step": "fast"}, "a number"), ({"tensor": ""}, "recurrent matrix"), ({"tensor": "V"}, "tensors"),
+    ({"step": "fast"}, "a number"), ({"tensor": ""}, "name of a matrix"), ({"tensor": "V"}, "tensors"),
     ({"activation": "swoosh"}, "activation"), ({"what": "assembly", "spec": "{"}, "spec"),
     ({"what": "assembly", "spec": "[]"}, "JSON object"), ({"condition": "hope"}, "condition"), ({"tau": "-1"}, "tau"),
 ])  # fmt: skip
@@ -137,7 +139,10 @@ def test_another_tenants_things_are_not_there(teams: dict[str, Team]) -> None:
 def test_nothing_changes_without_the_token(teams: dict[str, Team]) -> None:
     one = teams["one"]
     for csrf in ({}, {"csrf": "wrong"}, {"csrf": teams["two"].csrf}):
-        assert_problem(ask(one.page, weights(W=[[0.11]]), **csrf), 403, "csrf-refused")
+        refused = ask(one.page, weights(W=[[0.11]]), **csrf)
+        assert refused.status_code == 403
+        assert "X-CSRF-Token" in refused.text
+        assert "<h1>" in refused.text, "what the gate refuses is a page, too"
     assert_problem(one.page.post("/inspect", files={"weights": ("w", weights())}), 403, "csrf-refused")
 
 
@@ -205,10 +210,7 @@ def test_a_badge_says_what_is_certified(http: httpx.Client) -> None:
 @given(text=st.text(max_size=60))
 def test_whatever_a_file_calls_itself_is_text(text: str) -> None:
     """The templates escape: what comes out is what went in, once the page is read."""
-    pages = Pages.__new__(Pages)
-    from certes_service.settings import Settings
-
-    Pages.__init__(pages, Settings())
+    pages = Pages(Settings())
     clean = "".join(letter for letter in text if letter.isprintable())
     problem = {"title": clean, "field": clean or "x", "given": clean, "expected": clean}
     shown = pages.text("_problem.html", problem=problem)
@@ -252,8 +254,17 @@ def test_contrast(scheme: str) -> None:
     found = re.findall(r":root \{(.*?)\}", css, re.S)[0 if scheme == "light" else 1]
     colours: dict[str, Any] = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", found))
     pairs = [
-        (text, ground) for text in ("text", "quiet", "accent", "yes", "no", "open") for ground in ("ground", "raised")
-    ]
-    for text, ground in [*pairs, ("on-accent", "accent")]:
-        high, low = sorted((_luminance(colours[text]), _luminance(colours[ground])), reverse=True)
-        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+        (text, ground) for text in ("text", "quiet", "accent", "yes", "no", "open")
+        for ground in ("ground", "raised", "sunk")
+    ]  # fmt: skip
+    verdicts = [(text, f"{kind}-ground") for kind in ("yes", "no", "open") for text in (kind, "text", "quiet")]
+    for text, ground in [*pairs, *verdicts, ("on-accent", "accent")]:
+        assert _contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+    for border in ("edge", "accent", "no"):  # of fields, of what has the focus, of what is wrong
+        for ground in ("ground", "raised", "sunk"):
+            assert _contrast(colours[border], colours[ground]) >= 3.0, (border, ground)
+
+
+def _contrast(one: str, other: str) -> float:
+    high, low = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)

@@ -68,7 +68,7 @@ class FigureQuestion(Plain):
         """Nothing to look at before."""
 
     def solve(self, context: Context) -> Solved:
-        """Verify and draw; ``svg`` of the answer is the drawing.
+        """Verify and draw; ``svg`` of the answer is the drawing, ``caption`` says what it shows.
 
         Raises:
             InputError: a certificate that does not hold, or a kind that has no picture. MissingExtraError: matplotlib.
@@ -77,7 +77,8 @@ class FigureQuestion(Plain):
         assert given is not None
         if not self.weights:
             statement = open_assembly(given.envelope)[1]
-            return Solved({"svg": _assembly(statement, self.levels, self.theme).decode(), "checks": []})
+            drawing = _assembly(statement, self.levels, self.theme)
+            return Solved({"svg": drawing.decode(), "caption": "", "checks": []})
         from certes.figure.drawing import render
         from certes.figure.pictures import picture
 
@@ -92,11 +93,12 @@ class FigureQuestion(Plain):
         if system.size > min(LARGEST, context.limits.states):
             raise InputError("certificate", f"{system.size} states", f"at most {LARGEST}, for a figure", "no-figure")
         shown = picture(system, certificate.array_proof, certificate.claims)
-        return Solved({"svg": render(shown, "svg", self.theme).decode(), "checks": []})
+        drawing = render(shown, "svg", self.theme)
+        return Solved({"svg": drawing.decode(), "caption": shown.caption, "checks": []})
 
     def undecided(self, reason: Spent, detail: str) -> Solved:
         """There is no drawing."""
-        return Solved({"svg": None, "reason": reason, "detail": detail, "checks": []})
+        return Solved({"svg": None, "caption": "", "reason": reason, "detail": detail, "checks": []})
 
 
 def _assembly(statement: AssemblyStatement, levels: Mapping[str, float], theme: Theme) -> bytes:

@@ -13,7 +13,7 @@ _OPEN = frozenset({"/openapi.json", "/v1/keys", "/login", "/favicon.ico"})
 #: Marked public by its owner, a certificate is for everybody; the route answers 404 for every other.
 _PUBLIC = (
     re.compile(rf"/v1/certificates/{_DIGEST}(?:/proof|/badge\.svg|/figure\.svg)?"),
-    re.compile(rf"/certificates/{_DIGEST}"),
+    re.compile(rf"/certificates/{_DIGEST}(?:/figure|/graph)?"),
 )
 
 

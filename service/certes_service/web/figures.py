@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from certes.certificate.assembly import open_assembly
 from certes.certificate.document import Certificate
@@ -19,8 +20,16 @@ from certes_service.web.views import badge, level_of
 _REMEMBERED = 128
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: SVG, and what it shows in words (empty where others say so)."""
+
+    svg: bytes
+    caption: str
+
+
 class Figures:
-    """Draws in solver processes, one certificate at a time.
+    """Draws in solver processes, each figure once.
 
     Args:
         desk: where certificates and weights are.
@@ -29,31 +38,39 @@ class Figures:
 
     def __init__(self, desk: Desk, pages: Pages) -> None:
         self._desk, self._pages = desk, pages
-        self._known: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
-        self._turn = asyncio.Lock()
+        # by tenant as well: the speed of an answer tells nothing about what others have asked
+        self._known: OrderedDict[tuple[str, str, str], Drawing] = OrderedDict()
+        self._turns: dict[tuple[str, str, str], asyncio.Lock] = {}
 
-    async def drawn(self, tenant: str, digest: str, stored: Stored, theme: Theme) -> bytes:
-        """The picture of a certificate, as SVG.
+    async def drawn(self, tenant: str, digest: str, stored: Stored, theme: Theme) -> Drawing:
+        """The picture of a certificate.
 
         Raises:
             Unknown: its weights are not kept any more. InputError: there is no picture of such a proof.
-            MissingExtraError: matplotlib is not installed.
+            MissingExtraError: matplotlib is not installed. Busy: there was no time for it.
         """
         key = (tenant, digest, theme)
-        async with self._turn:
-            if key not in self._known:
-                weights = await self._desk.in_thread(self._weights, tenant, stored)
-                levels = await self._desk.in_thread(self._levels, tenant, stored)
-                parts = (stored.envelope, stored.proof)
-                question = FigureQuestion(weights, "weights.safetensors", theme, levels, *parts)
-                answer = await self._desk.verification(tenant, question)
-                if answer["svg"] is None:
-                    raise problems.Busy(f"no figure in time: {answer['reason']}")
-                self._known[key] = answer["svg"].encode()
-                if len(self._known) > _REMEMBERED:
-                    self._known.popitem(last=False)
-            self._known.move_to_end(key)
-            return self._known[key]
+        turn = self._turns.setdefault(key, asyncio.Lock())
+        try:
+            async with turn:  # who asks for the same waits for the first
+                if key not in self._known:
+                    self._known[key] = await self._draw(tenant, stored, theme)
+                    if len(self._known) > _REMEMBERED:
+                        self._known.popitem(last=False)
+                self._known.move_to_end(key)
+                return self._known[key]
+        finally:
+            if not turn.locked():
+                self._turns.pop(key, None)
+
+    async def _draw(self, tenant: str, stored: Stored, theme: Theme) -> Drawing:
+        weights = await self._desk.in_thread(self._weights, tenant, stored)
+        levels = await self._desk.in_thread(self._levels, tenant, stored)
+        question = FigureQuestion(weights, "weights.safetensors", theme, levels, stored.envelope, stored.proof)
+        answer = await self._desk.verification(tenant, question)
+        if answer["svg"] is None:
+            raise problems.Busy(f"no figure in time: {answer['reason']}")
+        return Drawing(answer["svg"].encode(), answer["caption"])
 
     def _weights(self, tenant: str, stored: Stored) -> bytes:
         """The weight file of a network's certificate, while a job or the certificate names it."""

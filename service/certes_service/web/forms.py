@@ -7,7 +7,7 @@ from typing import Any
 from certes import strictjson
 from certes.activations import activation
 from certes.errors import InputError
-from certes.recognise import recognise
+from certes.guess import guess as guessed
 from certes.weights import read_weights
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -23,7 +23,10 @@ FORMS = {
     "rate": "rate: x' = -x + phi(W x + u)",
     "hopfield": "Hopfield: x' = -x + W phi(x) + u",
     "torch-rnn": "torch.nn.RNN",
+    "lure": "Lur'e: x' = A x + B phi(C x + u)",
 }
+#: Stands among the activations for: none of them, but these slopes.
+SLOPES = "slopes"
 CONDITIONS = ("auto", "absolute", "symmetric", "product", "singular", "lure")
 _MOST_TENSORS = 200
 
@@ -82,24 +85,27 @@ def guess(form: Form, settings: Settings) -> dict[str, Any]:
     """What the form offers for a file.
 
     Returns:
-        ``tensors`` (square matrices, likely ones first), ``form``, ``activation``, ``step`` and ``detail``.
+        ``tensors`` (square matrices, likely ones first), ``all`` (every tensor), the guessed ``chosen`` (role ->
+        tensor), ``form``, ``activation``, ``step``, ``reasons`` for the guesses, and ``detail``.
 
     Raises:
         InputError: no weight file, or one beyond the limits.
     """
     weights = Limits.of(settings).read(form.needed(), form.name)
-    found = recognise(weights)
+    found = guessed(weights)
     spec = found.spec or {}
-    chosen = spec.get("tensors", {}).get("W")
-    names = list(dict.fromkeys(([chosen] if chosen else []) + list(found.candidates)))
+    chosen = dict(spec.get("tensors", {}))
+    names = list(dict.fromkeys(([chosen["W"]] if "W" in chosen else []) + list(found.recognition.candidates)))
     return {
         "tensors": names[:_MOST_TENSORS],
+        "all": list(weights.tensors)[:_MOST_TENSORS],
+        "chosen": chosen,
         "form": str(spec.get("form", "rate")),
-        "activation": "tanh",
-        "step": "1" if spec.get("form") == "torch-rnn" else "",
-        "detail": found.detail,
-        "kind": found.kind,
-        "nothing": not names,
+        "activation": str(spec.get("activation", "tanh")),
+        "step": "" if spec.get("step") is None else f"{spec['step']:g}",
+        "reasons": found.reasons,
+        "detail": found.recognition.detail,
+        "nothing": found.spec is None,
     }
 
 
@@ -124,18 +130,34 @@ def question(form: Form) -> Question:
 
 
 def _spec(form: Form) -> dict[str, Any]:
-    kind, step, tau = form.text("form") or "rate", form.text("step"), form.text("tau")
-    spec: dict[str, Any] = {"form": kind, "tensors": {"W": form.text("tensor")}}
-    if not spec["tensors"]["W"]:
-        raise InputError("tensor", "nothing", "the name of the recurrent matrix", "missing-value")
-    spec["activation"] = activation(form.text("activation") or "tanh").name
-    if kind != "torch-rnn" and step:
-        spec["step"] = "max" if step == "max" else _number("step", step)
-    if tau:
+    kind = form.text("form") or "rate"
+    spec: dict[str, Any] = {"form": kind, "tensors": _tensors(form, kind)}
+    if form.text("activation") == SLOPES:
+        spec["slope"] = [_number(end, form.text(end)) for end in ("low", "high")]
+    else:
+        spec["activation"] = activation(form.text("activation") or "tanh").name
+    if kind == "lure" and form.text("time") == "map":
+        spec["discrete"] = True
+    elif kind != "torch-rnn" and (step := form.text("step")):
+        spec["step"] = "max" if step.lower() == "max" and form.text("what") != "project" else _number("step", step)
+    if kind in ("rate", "hopfield") and (tau := form.text("tau")):
         spec["tau"] = _number("tau", tau)
     if form.text("condition") not in ("", "auto"):
         spec["condition"] = form.text("condition")
+    for name in ("rate", "seconds"):
+        if form.text(name):
+            spec[name] = _number(name, form.text(name))
     return spec
+
+
+def _tensors(form: Form, kind: str) -> dict[str, str]:
+    if kind == "torch-rnn" and not form.text("tensor"):
+        return {}
+    fields = {"A": "A", "B": "B", "C": "C"} if kind == "lure" else {"W": "tensor"}
+    for field in fields.values():
+        if not form.text(field):
+            raise InputError(field, "nothing", "the name of a matrix of the file", "missing-value")
+    return {role: form.text(field) for role, field in fields.items()}
 
 
 def _number(field: str, text: str) -> float:
@@ -156,5 +178,23 @@ def projection_of(parts: dict[str, Any], weights: bytes, name: str) -> Question:
     Raises:
         InputError: it cannot be projected.
     """
-    spec = {entry: value for entry, value in parts["spec"].items() if value is not None and value is not False}
-    return projections.question(spec, weights, name)
+    return projections.question(_said(parts), weights, name)
+
+
+def largest_step_of(parts: dict[str, Any], weights: bytes, name: str) -> Question:
+    """The largest step that can be certified, of the network of a certificate's question.
+
+    Args:
+        parts: of that question.
+        weights: its file.
+        name: of the file.
+
+    Raises:
+        InputError: it has no steps.
+    """
+    return certificates.question(_said(parts) | {"step": "max"}, weights, name)
+
+
+def _said(parts: dict[str, Any]) -> dict[str, Any]:
+    """The system of a question, as somebody would write it."""
+    return {entry: value for entry, value in parts["spec"].items() if value is not None and value is not False}

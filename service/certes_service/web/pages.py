@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from certes_service.settings import Settings
 from certes_service.tenancy.callers import caller_of, session_of
 
 STATIC = files("certes_service.web") / "static"
-_TYPES = {"css": "text/css", "js": "text/javascript", "txt": "text/plain"}
+_TYPES = {"css": "text/css", "js": "text/javascript", "txt": "text/plain", "svg": "image/svg+xml"}
 
 
 class Pages:
@@ -40,17 +43,25 @@ class Pages:
         """A template filled in."""
         return self._environment.get_template(template).render(**values)
 
-    def answer(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """A page, or a part of one."""
-        session = session_of(request)
+    def page(self, asked: HTTPConnection, template: str, **values: Any) -> str:
+        """A page, or a part of one, for whoever asks."""
+        session = session_of(asked)
         known = {
-            "path": request.url.path,
+            "path": asked.scope["path"],
             "keys": self._keys,
-            "known": caller_of(request) is not None,
+            "known": caller_of(asked) is not None,
             "csrf": None if session is None else session.csrf,
         }
-        text = self.text(template, **(known | values))
-        return HTMLResponse(text, status, headers={"Cache-Control": "no-store"})
+        return self.text(template, **(known | values))
+
+    def answer(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """The same as an answer."""
+        return HTMLResponse(self.page(request, template, **values), status, headers={"Cache-Control": "no-store"})
+
+    def problem(self, scope: Scope, problem: Mapping[str, Any]) -> str:
+        """A problem as a page, or as the part of one that a script asked for."""
+        asked = HTTPConnection(scope)
+        return self.page(asked, "_problem.html" if "hx-request" in asked.headers else "error.html", problem=problem)
 
 
 @lru_cache(maxsize=64)

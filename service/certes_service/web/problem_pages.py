@@ -63,7 +63,9 @@ class ProblemPages:
         headers["Content-Type"] = "text/html; charset=utf-8"
         headers["Content-Length"] = str(len(text))
         headers["Cache-Control"] = "no-store"
-        headers.add_vary_header("Accept")
+        headers.add_vary_header("Accept, HX-Request")
+        if "hx-request" in Headers(scope=scope):  # wherever its answer would have stood
+            headers["HX-Retarget"], headers["HX-Reswap"] = "#said", "innerHTML"
         await send({**start, "headers": headers.raw})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
 
@@ -91,5 +93,5 @@ def _members(body: bytes, status: int) -> dict[str, Any]:
     if not isinstance(found, dict):
         found = {"type": PREFIX + "internal", "title": "Internal", "detail": INTERNAL}
     names = ("title", "detail", "field", "given", "expected")
-    texts: dict[str, Any] = {name: found[name] for name in names if isinstance(found.get(name), str)}
+    texts: dict[str, Any] = {name: found[name] if isinstance(found.get(name), str) else None for name in names}
     return texts | {"status": status, "slug": str(found.get("type", "")).removeprefix(PREFIX)}

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from certes.errors import InputError, MissingExtraError
+from certes.errors import InputError
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from certes_service import certificates, problems
 from certes_service.jobs.desk import Answered, Asking, Desk
 from certes_service.jobs.job import Job
-from certes_service.problems import Busy, Crowded, JobFailed
+from certes_service.problems import JobFailed
 from certes_service.questions.base import Question
 from certes_service.questions.figures import Theme
-from certes_service.storage.errors import StorageError
+from certes_service.storage.errors import StorageError, is_digest
+from certes_service.storage.store import Stored
 from certes_service.tenancy import refusals
-from certes_service.tenancy.callers import Forbidden, allow, caller_of, identified
-from certes_service.web import documentation, forms, views
+from certes_service.tenancy.callers import allow, caller_of, identified
+from certes_service.web import documentation, forms, fragments, views
 from certes_service.web.figures import Figures
 from certes_service.web.pages import Pages, static
 
-Handler = Callable[..., Awaitable[Response]]
 _NAME = re.compile(r"[0-9a-f]{32}")
 #: Seconds that the page waits for an answer before it shows the job.
 _WAIT = 1.5
@@ -32,18 +33,20 @@ _PER_PAGE = 50
 _SCOPES = {"project": "project"}
 
 
-def install(app: FastAPI, desk: Desk) -> None:
-    """Add the drawings, and the pages unless they are turned off."""
+def install(app: FastAPI, desk: Desk) -> Pages | None:
+    """Add the drawings, and the pages unless they are turned off; returns the templates of the latter."""
     pages = Pages(desk.settings)
     figures = Figures(desk, pages)
     _drawings(app, desk, figures)
     if not desk.settings.page:
-        return
+        return None
     _static(app)
     _asking(app, desk, pages)
     _jobs(app, desk, pages)
     _certificates(app, desk, pages)
     _login(app, desk, pages)
+    fragments.install(app, desk, pages, figures)
+    return pages
 
 
 def _drawings(app: FastAPI, desk: Desk, figures: Figures) -> None:
@@ -61,7 +64,7 @@ def _drawings(app: FastAPI, desk: Desk, figures: Figures) -> None:
         tenant, stored = await certificates.readable(desk, request, digest)
         drawing = await figures.drawn(tenant, digest, stored, theme)
         headers = certificates.kept(f"{digest}-{theme}", stored)
-        return Response(drawing, media_type="image/svg+xml", headers=headers)
+        return Response(drawing.svg, media_type="image/svg+xml", headers=headers)
 
     @app.get("/v1/certificates/{digest}/badge.svg", response_class=Response, **documentation.BADGE)
     async def badge(request: Request, digest: str) -> Response:
@@ -88,46 +91,6 @@ def _static(app: FastAPI) -> None:
         return Response(status_code=204)
 
 
-def _shown(pages: Pages) -> Callable[[Handler], Handler]:
-    """Errors of a page as a page, or as the part of one that a script asked for."""
-
-    def decorate(handler: Handler) -> Handler:
-        @functools.wraps(handler)
-        async def guarded(request: Request, **given: Any) -> Response:
-            try:
-                return await handler(request, **given)
-            except (InputError, MissingExtraError, Forbidden, StorageError, Busy, Crowded, JobFailed) as error:
-                status, said = _told(error)
-                if "hx-request" not in request.headers:
-                    return pages.answer(request, "error.html", status, problem=said)
-                answer = pages.answer(request, "_problem.html", status, problem=said)
-                if request.headers.get("hx-target") == "fields":
-                    answer.headers["HX-Retarget"] = "#said"  # the fields stay as they are
-                return answer
-
-        return guarded
-
-    return decorate
-
-
-def _told(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Status and words of an error."""
-    plain = {"field": None, "given": None, "expected": None}
-    if isinstance(error, InputError):
-        return int(problems.members(error)["status"]), views.problem(error)
-    if isinstance(error, Forbidden):
-        return 403, plain | {"title": "Not allowed", "expected": str(error)}
-    if isinstance(error, StorageError):
-        return 503, plain | {"title": "Storage is away; try again later"}
-    if isinstance(error, Crowded):
-        return 429, plain | {"title": "Too many jobs wait or run", "expected": str(error)}
-    if isinstance(error, Busy):
-        return 503, plain | {"title": "Busy; try again in a moment"}
-    if isinstance(error, JobFailed):
-        return 422, plain | {"title": str(error.members.get("title")), "expected": str(error.members.get("detail"))}
-    return 501, plain | {"title": "Not installed here", "expected": str(error)}
-
-
 def _go(request: Request, target: str) -> Response:
     """On to another page, for a browser with and without scripts."""
     if "hx-request" in request.headers:
@@ -139,13 +102,11 @@ def _asking(app: FastAPI, desk: Desk, pages: Pages) -> None:
     choices: dict[str, Any] = {"activations": forms.ACTIVATIONS, "forms": forms.FORMS, "conditions": forms.CONDITIONS}
 
     @app.get("/", include_in_schema=False)
-    @_shown(pages)
     async def home(request: Request) -> Response:
         """Drop a file."""
         return pages.answer(request, "home.html", guessed=None, **choices)
 
     @app.post("/inspect", include_in_schema=False)
-    @_shown(pages)
     async def inspect(request: Request) -> Response:
         """What the form offers for a file."""
         identified(request)
@@ -154,7 +115,6 @@ def _asking(app: FastAPI, desk: Desk, pages: Pages) -> None:
         return pages.answer(request, "_fields.html", guessed=guessed, **choices)
 
     @app.post("/ask", include_in_schema=False)
-    @_shown(pages)
     async def ask(request: Request) -> Response:
         """Ask, and go on to the job or the certificate."""
         form = await forms.Form.read(request, desk.settings)
@@ -183,12 +143,11 @@ async def _where(desk: Desk, tenant: str, question: Question, found: Answered, a
     known = await desk.in_thread(desk.board.latest, tenant, digest)
     if known is not None:
         return f"/jobs/{known.id}{after}"
-    return f"/certificates/{found.answer['certificate']['digest']}"
+    return f"/answers/{question.kind}/{digest}"
 
 
 def _jobs(app: FastAPI, desk: Desk, pages: Pages) -> None:
     @app.get("/jobs", include_in_schema=False)
-    @_shown(pages)
     async def listed(request: Request) -> Response:
         """The caller's jobs."""
         found = await desk.jobs(identified(request).tenant, _PER_PAGE)
@@ -197,7 +156,6 @@ def _jobs(app: FastAPI, desk: Desk, pages: Pages) -> None:
         return pages.answer(request, template, jobs=[views.line(job) for job in found], moving=moving)
 
     @app.get("/jobs/{job}", include_in_schema=False)
-    @_shown(pages)
     async def one(request: Request, job: str, before: str | None = None) -> Response:
         """A job: its progress, or what it came to."""
         found = await _job(desk, request, job)
@@ -212,7 +170,6 @@ def _jobs(app: FastAPI, desk: Desk, pages: Pages) -> None:
         )
 
     @app.post("/jobs/{job}/cancel", include_in_schema=False)
-    @_shown(pages)
     async def cancel(request: Request, job: str) -> Response:
         """Cancel it."""
         found = await _job(desk, request, job)
@@ -220,17 +177,40 @@ def _jobs(app: FastAPI, desk: Desk, pages: Pages) -> None:
         return _go(request, f"/jobs/{found.id}")
 
     @app.post("/jobs/{job}/project", include_in_schema=False)
-    @_shown(pages)
     async def project(request: Request, job: str) -> Response:
         """Ask for the nearest certified weights to those of a job."""
         caller = allow(request, "project")
-        found = await _job(desk, request, job)
-        weights = None if found.weights is None else await desk.in_thread(desk.blobs.get, found.tenant, found.weights)
-        if found.kind != "certificate" or weights is None:
-            raise InputError("job", f"a job of the kind {found.kind}", "a certificate's, with its weights", "conflict")
+        found, weights = await _asked_about(desk, request, job)
         made = functools.partial(forms.projection_of, found.request["parts"], weights, found.name)
         question = await desk.in_thread(made)
         return _go(request, await _asked(desk, caller, question, found.id))
+
+    @app.post("/jobs/{job}/step", include_in_schema=False)
+    async def largest_step(request: Request, job: str) -> Response:
+        """Ask for the largest step that can be certified of the network of a job."""
+        caller = allow(request, "certify")
+        found, weights = await _asked_about(desk, request, job)
+        made = functools.partial(forms.largest_step_of, found.request["parts"], weights, found.name)
+        return _go(request, await _asked(desk, caller, await desk.in_thread(made)))
+
+    @app.get("/answers/{kind}/{question}", include_in_schema=False)
+    async def remembered(request: Request, kind: str, question: str) -> Response:
+        """An answer that is remembered, though its job is not."""
+        tenant = identified(request).tenant
+        answer = await desk.in_thread(desk.store.answer, tenant, question) if is_digest(question) else None
+        if answer is None:
+            raise problems.Unknown("path", question[:80], "an answer that is remembered", "unknown-digest")
+        view = await _view(desk, tenant, answer, lambda stored: views.of_answer(kind, answer, stored))
+        return pages.answer(request, "answer.html", answer=view)
+
+
+async def _asked_about(desk: Desk, request: Request, job: str) -> tuple[Job, bytes]:
+    """The job of a certificate, and the weights that it is about."""
+    found = await _job(desk, request, job)
+    weights = None if found.weights is None else await desk.in_thread(desk.blobs.get, found.tenant, found.weights)
+    if found.kind != "certificate" or weights is None:
+        raise InputError("job", f"a job of the kind {found.kind}", "a certificate's, with its weights", "conflict")
+    return found, weights
 
 
 async def _job(desk: Desk, request: Request, name: str) -> Job:
@@ -244,21 +224,39 @@ async def _answer(desk: Desk, job: Job) -> dict[str, Any]:
     """What a job came to, for a template."""
     if job.state != "done" or job.answer is None:
         return {"answer": None}
-    link = job.answer.get("certificate")
-    stored = None if link is None else await desk.stored(job.tenant, link["digest"])
-    return {"answer": await desk.in_thread(views.of_job, job, job.answer, stored)}
+    answer = job.answer
+    return {"answer": await _view(desk, job.tenant, answer, lambda stored: views.of_job(job, answer, stored))}
+
+
+async def _view(
+    desk: Desk, tenant: str, answer: dict[str, Any], make: Callable[[Stored | None], views.View]
+) -> views.View:
+    link = answer.get("certificate")
+    stored = None if link is None else await desk.stored(tenant, link["digest"])
+    return await desk.in_thread(make, stored)
+
+
+def _entries(desk: Desk, tenant: str) -> list[dict[str, Any]]:
+    """A tenant's certificates with what they say; of one that cannot be read only its name."""
+    found = []
+    for entry in desk.store.list(tenant, _PER_PAGE):
+        said: dict[str, Any] = {"verdict": "", "headline": "cannot be read", "level": "", "about": entry.kind}
+        with contextlib.suppress(StorageError):
+            stored = desk.store.certificate(tenant, entry.digest)
+            if stored is not None:
+                said = views.brief(stored)
+        found.append(certificates.listed(entry) | said)
+    return found
 
 
 def _certificates(app: FastAPI, desk: Desk, pages: Pages) -> None:
     @app.get("/certificates", include_in_schema=False)
-    @_shown(pages)
     async def listed(request: Request) -> Response:
         """The caller's certificates."""
-        found = await desk.in_thread(desk.store.list, identified(request).tenant, _PER_PAGE)
-        return pages.answer(request, "certificates.html", certificates=[certificates.listed(entry) for entry in found])
+        found = await desk.in_thread(_entries, desk, identified(request).tenant)
+        return pages.answer(request, "certificates.html", certificates=found)
 
     @app.get("/certificates/{digest}", include_in_schema=False)
-    @_shown(pages)
     async def one(request: Request, digest: str) -> Response:
         """A certificate: a permanent link, for everybody once it is public."""
         tenant, stored = await certificates.readable(desk, request, digest)
@@ -272,7 +270,6 @@ def _certificates(app: FastAPI, desk: Desk, pages: Pages) -> None:
         )  # fmt: skip
 
     @app.post("/certificates/{digest}/publish", include_in_schema=False)
-    @_shown(pages)
     async def publish(request: Request, digest: str) -> Response:
         """Let everybody read it, or nobody else any more."""
         await certificates.own(desk, request, digest)
@@ -283,7 +280,6 @@ def _certificates(app: FastAPI, desk: Desk, pages: Pages) -> None:
 
 def _login(app: FastAPI, desk: Desk, pages: Pages) -> None:
     @app.get("/login", include_in_schema=False)
-    @_shown(pages)
     async def login(request: Request, next: str | None = None, failed: str | None = None) -> Response:
         """Log in with a key."""
         if not desk.settings.keys:

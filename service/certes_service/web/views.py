@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from certes import words
@@ -10,7 +11,7 @@ from certes.certificate.assembly import open_assembly
 from certes.certificate.assembly_statement import AssemblyClaimsModel
 from certes.certificate.document import Certificate
 from certes.certificate.statement import ClaimsModel
-from certes.errors import InputError
+from certes.proofs import InstabilityWitness, SwitchingWitness
 
 from certes_service.jobs.job import Job, instant
 from certes_service.storage.store import Stored
@@ -32,7 +33,23 @@ _ADVICE = {
     "memory": "Ask for one of the cheaper conditions: absolute, symmetric or singular.",
     "unsupported_cell": "This kind of cell has no theorem yet. A plain recurrent layer can be certified.",
 }
+_PROJECTIONS = ("projection", "interconnection")
+_PROJECTED = {
+    "contracting": "These weights have been certified as they stand in the new file; everything else in it is as it "
+    "was, byte for byte.",
+    "undecided": "No weights were found that are certified. Nothing is handed out that is not.",
+}
+_NO_METRIC = (
+    "It is proven that no constant quadratic metric serves all slopes: that is no yes and no no, and says that another "
+    "kind of norm would be needed."
+)
+_PROJECT = "Take the nearest weights that are certified. Nothing else in the file changes."
+_STEP = "Ask for the largest step that can be certified: a network that is run with smaller steps is easier to certify."
+_NUMBER = r"[-+]?[0-9][0-9.]*(?:e[-+]?[0-9]+)?"
 _ENDED = {"failed": "Failed", "cancelled": "Cancelled"}
+
+
+Line = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -42,22 +59,28 @@ class View:
     Attributes:
         verdict: contracting, not_contracting or undecided.
         headline, meaning: the verdict in words.
-        lines: (name, sentence) of what is claimed or was found.
+        level: the proven number in a few words; empty: there is none.
+        lines: (name, number or nothing, sentence) of what is claimed or was found.
         attempts: what each condition came to.
         advice: what to do next.
         digest: of the certificate; None if there is none.
+        assembly: whether it is that of an assembly.
         projectable: whether the nearest certified weights can be asked for with one click.
+        steppable: whether the largest step that can be certified can be asked for with one click.
         weights: where the file is that was made; None if there is none.
     """
 
     verdict: str
     headline: str
     meaning: str
-    lines: list[tuple[str, str]] = field(default_factory=list)
+    level: str = ""
+    lines: list[Line] = field(default_factory=list)
     attempts: list[tuple[str, str]] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     digest: str | None = None
+    assembly: bool = False
     projectable: bool = False
+    steppable: bool = False
     weights: str | None = None
 
 
@@ -69,131 +92,153 @@ def of_job(job: Job, answer: dict[str, Any], stored: Stored | None) -> View:
         answer: its answer.
         stored: its certificate, if it is still kept.
     """
+    spec = (job.request.get("parts") or {}).get("spec")
+    view = of_answer(job.kind, answer, stored)
+    if job.kind != "certificate" or view.verdict == "contracting" or not isinstance(spec, dict):
+        return view
+    projectable = spec.get("form") != "lure" and answer.get("reason") != "unsupported_cell"
+    stepped = projectable and spec.get("form") != "torch-rnn" and spec.get("step") is not None
+    advice = [_PROJECT, *view.advice] if projectable else view.advice
+    advice = [*advice, _STEP] if stepped else advice
+    return replace(view, projectable=projectable, steppable=stepped, advice=advice)
+
+
+def of_answer(kind: str, answer: dict[str, Any], stored: Stored | None) -> View:
+    """An answer of which nothing else is known any more.
+
+    Args:
+        kind: of question.
+        answer: the answer.
+        stored: its certificate, if it is still kept.
+    """
     verdict = str(answer["verdict"])
-    link = answer.get("certificate")
-    lines = [] if stored is None else claims(stored)
-    if job.kind in ("projection", "interconnection"):
-        lines = _distance(answer) + lines
-    weights = answer.get("weights") or answer.get("couplings")
+    made, link = answer.get("weights") or answer.get("couplings"), answer.get("certificate")
+    distance = _distance(answer) if kind in _PROJECTIONS else []
+    found = answer.get("result") if kind in _PROJECTIONS and verdict == "undecided" else answer
+    attempts = answer.get("attempts") or (found or {}).get("attempts") or ()
     return View(
         verdict,
-        _headline(job.kind, verdict),
-        _MEANING[verdict] if verdict == "contracting" or job.kind in ("certificate", "assembly") else "",
-        lines + _apart(answer),
-        [(str(entry["condition"]), words.attempt_line(entry)) for entry in answer.get("attempts") or ()],
-        _advice(job, answer),
+        _headline(kind, verdict),
+        _MEANING[verdict] if kind not in _PROJECTIONS else _PROJECTED[verdict],
+        "" if stored is None else level(stored),
+        distance + ([] if stored is None else claims(stored)) + _apart(found or {}),
+        [(str(entry["condition"]), _attempt(entry)) for entry in attempts],
+        _advice(kind, verdict, str((found or {}).get("reason"))),
         None if link is None else link["digest"],
-        job.kind == "certificate" and verdict != "contracting" and _form(job) != "lure",
-        weights["href"] if isinstance(weights, dict) else None,
+        kind == "assembly",
+        weights=made["href"] if isinstance(made, dict) else None,
     )
 
 
 def _headline(kind: str, verdict: str) -> str:
-    if kind in ("projection", "interconnection"):
+    if kind in _PROJECTIONS:
         return "The nearest weights that are certified" if verdict == "contracting" else "No certified weights found"
     return HEADLINES[verdict]
 
 
-def _form(job: Job) -> str:
-    return str((job.request.get("parts") or {}).get("spec", {}).get("form", ""))
+def _attempt(entry: dict[str, Any]) -> str:
+    """What one condition, or one stable set, came to."""
+    if entry.get("outcome") == "certified":
+        return f"certified at distance {words.number(entry.get('distance'))}"
+    return words.attempt_line(entry)
 
 
-def _advice(job: Job, answer: dict[str, Any]) -> list[str]:
-    verdict, reason = answer["verdict"], str(answer.get("reason"))
+def _advice(kind: str, verdict: str, reason: str) -> list[str]:
     if verdict == "contracting":
         return []
     found = [_ADVICE[reason]] if reason in _ADVICE else []
-    if job.kind == "certificate" and _form(job) != "lure":
-        found.append("Take the nearest weights that are certified: one click below.")
-    if job.kind == "certificate" and verdict == "undecided":
-        found.append("For a network that is run step by step, a smaller step is easier to certify.")
-    if job.kind in ("projection", "interconnection"):
+    if kind in _PROJECTIONS:
         found.append("Ask for less: a rate closer to 0, or a factor closer to 1; or let more weights move.")
-    if job.kind == "assembly":
-        found.append("Scale the couplings down, or couple in both directions by feedback, which costs nothing.")
+    if kind == "assembly":
+        found.append("Scale the couplings down, or couple in both directions by feedback, which costs no rate.")
+        found.append("Certify each module on its own: that tells which of them fails, and why.")
     return found
 
 
-def _distance(answer: dict[str, Any]) -> list[tuple[str, str]]:
+def _distance(answer: dict[str, Any]) -> list[Line]:
     if answer.get("distance") is None:
         return []
     norm = "Frobenius norm" if answer["norm"] == "frobenius" else f"{answer['norm']} norm"
     if answer.get("unchanged"):
-        return [("distance", "0: the weights pass as they are, and stay unchanged")]
+        return [("distance", "0", "the weights pass as they are, and stay unchanged")]
     relative = answer.get("relative")
     share = "" if relative is None else f", {100 * relative:.3g} % of the weights"
-    lines = [("distance", f"{answer['distance']:.4g} ({norm}{share})")]
+    lines = [("distance", words.number(answer["distance"]), f"{norm}{share}")]
     if answer.get("shrink_distance") is not None:
-        lines.append(("shrinking", f"{answer['shrink_distance']:.4g}: all weights times one number instead"))
+        number = words.number(answer["shrink_distance"])
+        lines.append(("instead", number, "would be the distance, were all weights shrunk by one number"))
     return lines
 
 
-def _apart(answer: dict[str, Any]) -> list[tuple[str, str]]:
-    """How far an undecided network is from each side, and why."""
-    if answer["verdict"] != "undecided":
+def _apart(answer: dict[str, Any]) -> list[Line]:
+    """Why a network is undecided, and how far it is from each side."""
+    if answer.get("verdict") != "undecided":
         return []
-    lines = [("reason", words.printable(f"{answer.get('reason')}: {answer.get('detail')}", 600))]
+    reason = str(answer.get("reason"))
+    said = words.REASONS.get(reason) or words.printable(str(answer.get("detail") or reason), 600)
+    lines: list[Line] = [("why", "", said[:1].upper() + said[1:])]
     if answer.get("certified_scale") is not None:
         scale = words.claimed(answer["certified_scale"], up=False)
-        lines.append(("distance", f"all recurrent weights times {scale}: certified"))
+        lines.append(("certified", scale, "times all recurrent weights is certified"))
     if answer.get("refuted_scale") is not None:
-        lines.append(("", f"all recurrent weights times {words.claimed(answer['refuted_scale'], up=True)}: refuted"))
+        scale = words.claimed(answer["refuted_scale"], up=True)
+        lines.append(("refuted", scale, "times all recurrent weights is refuted"))
+    for name, rate in (("rate_bound", True), ("factor_bound", False)):
+        if answer.get(name) is not None:
+            lines.append(("at best", "", words.bound_line(answer[name], rate=rate)))
     return lines
 
 
-def claims(stored: Stored) -> list[tuple[str, str]]:
-    """(name, sentence) of everything that a certificate says."""
+def claims(stored: Stored) -> list[Line]:
+    """(name, number, sentence) of everything that a certificate says."""
     if stored.kind == "assembly":
         return _assembly_claims(stored)
     certificate = Certificate.from_parts(stored.envelope, stored.proof)
     statement = certificate.statement
     condition = statement.predicate.condition.name
-    lines = [("network", words.printable(words.statement_line(statement), 400))]
-    lines.append(("proof", words.printable(words.CONDITIONS.get(condition, condition))))
-    lines += words.claim_lines(certificate.claims)
-    growth = statement.predicate.claims.growth
-    if growth is not None:
-        lines.append(("growth", words.growth_line(growth, condition)))
-    return lines
+    found = list(words.claim_lines(certificate.claims))
+    proof = certificate.array_proof
+    if isinstance(proof, InstabilityWitness | SwitchingWitness):
+        named = statement.predicate.system.activation is not None
+        found += words.refuting_lines(proof, continuous=statement.continuous, named=named)
+    found.append(("proof", words.printable(words.CONDITIONS.get(condition, condition))))
+    found.append(("network", words.printable(words.statement_line(statement), 400)))
+    return [_line(name, said) for name, said in found]
 
 
-def _assembly_claims(stored: Stored) -> list[tuple[str, str]]:
+def _assembly_claims(stored: Stored) -> list[Line]:
     said = open_assembly(stored.envelope)[1].predicate
-    names = ", ".join(words.printable(module.name, 60) for module in said.modules[:8])
-    more = "" if len(said.modules) <= 8 else f" and {len(said.modules) - 8} more"
-    lines = [("modules", f"{len(said.modules)}: {names}{more}"), ("couplings", str(len(said.couplings)))]
-    if said.step is not None:
-        lines.append(("step", f"{said.step:g}: the Euler map of the whole"))
+    lines: list[Line] = []
     if said.claims.rate is not None:
         rate = words.claimed(said.claims.rate, up=False)
-        lines.append(("rate", f"{rate}: distances of the whole fall at least like exp(-{rate} t)"))
+        lines.append(("rate", rate, f"the distance of any two trajectories falls at least like exp(-{rate} t)"))
     if said.claims.factor is not None:
         factor = words.claimed(said.claims.factor, up=True)
-        lines.append(("factor", f"{factor}: each step multiplies distances by at most this"))
+        lines.append(("factor", factor, "each step multiplies the distance of any two states by at most this"))
     if said.claims.largest_step is not None:
         step = words.claimed(said.claims.largest_step.step, up=False)
-        lines.append(("largest step", f"{step}: every Euler step of the whole up to this contracts"))
+        lines.append(("largest step", step, "every Euler step of the whole up to this contracts"))
+    names = ", ".join(words.printable(module.name, 60) for module in said.modules[:8])
+    more = "" if len(said.modules) <= 8 else f" and {len(said.modules) - 8} more"
+    lines.append(("modules", str(len(said.modules)), names + more))
+    lines.append(("couplings", str(len(said.couplings)), "between them"))
+    if said.step is not None:
+        lines.append(("step", f"{said.step:g}", "the Euler map of the whole"))
     return lines
 
 
-def of_certificate(stored: Stored) -> View:
-    """A certificate by itself."""
-    if stored.kind == "assembly":
-        verdict = open_assembly(stored.envelope)[1].predicate.verdict
-    else:
-        verdict = Certificate.from_parts(stored.envelope, stored.proof).statement.predicate.verdict
-    return View(verdict, HEADLINES[verdict], _MEANING[verdict], claims(stored))
+def _line(name: str, said: str) -> Line:
+    """A sentence that begins with its number, as number and sentence."""
+    number, colon, rest = said.partition(": ")
+    return (name, number, rest) if colon and re.fullmatch(_NUMBER, number) else (name, "", said)
 
 
-def badge(stored: Stored) -> tuple[str, str]:
-    """What a badge says, the verdict and its number, and the verdict alone."""
-    verdict, said = of_certificate(stored).verdict, _said(stored)
-    text = HEADLINES[verdict].lower()
-    if verdict == "contracting" and said.rate is not None:
-        text += f", rate {words.claimed(said.rate, up=False)}"
-    elif verdict == "contracting" and said.factor is not None:
-        text += f", factor {words.claimed(said.factor, up=True)}"
-    return text, verdict
+def level(stored: Stored) -> str:
+    """The proven number of a certificate in a few words; empty: it proves none."""
+    said = _said(stored)
+    if said.rate is not None:
+        return f"rate {words.claimed(said.rate, up=False)}"
+    return "" if said.factor is None else f"factor {words.claimed(said.factor, up=True)}"
 
 
 def level_of(stored: Stored) -> float | None:
@@ -208,6 +253,37 @@ def _said(stored: Stored) -> ClaimsModel | AssemblyClaimsModel:
     return Certificate.from_parts(stored.envelope, stored.proof).statement.predicate.claims
 
 
+def of_certificate(stored: Stored) -> View:
+    """A certificate by itself."""
+    if stored.kind == "assembly":
+        verdict = open_assembly(stored.envelope)[1].predicate.verdict
+    else:
+        verdict = Certificate.from_parts(stored.envelope, stored.proof).statement.predicate.verdict
+    assembly = stored.kind == "assembly"
+    meaning = _MEANING[verdict] if verdict != "undecided" else _NO_METRIC
+    return View(verdict, HEADLINES[verdict], meaning, level(stored), claims(stored), assembly=assembly)
+
+
+def brief(stored: Stored) -> dict[str, Any]:
+    """A certificate in a list: ``verdict``, ``headline``, ``level`` and what it is ``about``."""
+    if stored.kind == "assembly":
+        said = open_assembly(stored.envelope)[1].predicate
+        verdict, about = said.verdict, f"an assembly of {len(said.modules)} modules"
+    else:
+        statement = Certificate.from_parts(stored.envelope, stored.proof).statement
+        file = statement.file_subject()
+        verdict = statement.predicate.verdict
+        about = "a network" if file is None else words.printable(file.name, 120)
+    return {"verdict": verdict, "headline": HEADLINES[verdict], "level": level(stored), "about": about}
+
+
+def badge(stored: Stored) -> tuple[str, str]:
+    """What a badge says, the verdict and its number; and the verdict."""
+    view = of_certificate(stored)
+    text = view.headline.lower()
+    return (f"{text}, {view.level}" if view.verdict == "contracting" and view.level else text), view.verdict
+
+
 def line(job: Job) -> dict[str, Any]:
     """A job in a list."""
     verdict = (job.answer or {}).get("verdict")
@@ -220,16 +296,7 @@ def line(job: Job) -> dict[str, Any]:
         "verdict": verdict,
         "said": HEADLINES.get(str(verdict), _ENDED.get(job.state, job.state.capitalize())),
         "progress": job.progress,
+        "moving": not job.ended,
         "error": job.error,
         "attempt": job.attempt,
-    }
-
-
-def problem(error: InputError) -> dict[str, str]:
-    """An error about the input, for the page."""
-    return {
-        "title": error.slug.replace("-", " ").capitalize(),
-        "field": words.printable(error.field, 120),
-        "given": words.printable(error.given, 300),
-        "expected": words.printable(error.expected, 400),
     }
