@@ -8,8 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from certes_service.jobs.desk import Desk
 from certes_service.storage.errors import StorageError
 
@@ -40,7 +38,7 @@ class Readiness:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._checks: dict[str, Callable[[], None]] = {
-            "database": self._database, "blobs": desk.blobs.check, "queue": self._queue
+            "database": desk.database.check, "blobs": desk.blobs.check, "queue": self._queue
         }  # fmt: skip
         self._threads = {name: ThreadPoolExecutor(1, f"certes-ready-{name}") for name in self._checks}
         self._pending: dict[str, asyncio.Future[str | None]] = {}
@@ -68,10 +66,6 @@ class Readiness:
             return Part(name, f"no answer within {_PATIENCE:g} seconds")
         del self._pending[name]
         return Part(name, asked.result())
-
-    def _database(self) -> None:
-        with self._desk.database.read() as connection:
-            connection.execute(sa.text("SELECT 1"))
 
     def _queue(self) -> None:
         durable = self._desk.works.durable

@@ -86,6 +86,18 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """A transaction that reads everything as it is at one moment.
+
+        Raises:
+            StorageError: the database cannot be reached or read.
+        """
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}  # SQLite reads like that anyway
+        opened = self.engine.connect().execution_options(**{_WRITE: False}, **options)
+        with _told(), opened as connection, connection.begin():
+            yield connection
+
+    @contextlib.contextmanager
     def _transaction(self, *, write: bool) -> Iterator[sa.Connection]:
         with _told(), self.engine.connect().execution_options(**{_WRITE: write}) as connection, connection.begin():
             yield connection
