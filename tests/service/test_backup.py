@@ -101,6 +101,13 @@ def _first(folder: Path) -> Path:
     return sorted((folder / "blobs").glob("*/*/*"))[0]
 
 
+def _link(folder: Path) -> None:
+    """A blob that is somebody else's file."""
+    target = folder / "blobs" / "x" / "ab" / ("ab" * 32)
+    target.parent.mkdir(parents=True)
+    target.symlink_to("/etc/passwd")
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a row": lambda f: (f / "rows/certificates.jsonl").write_text(
         (f / "rows/certificates.jsonl").read_text().replace("network", "netw0rk")
@@ -109,8 +116,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a blob": lambda f: _first(f).write_bytes(b"other"),
     "a blob is gone": lambda f: _first(f).unlink(),
     "a blob by another name": lambda f: _first(f).rename(_first(f).with_name("0" * 64)),
-    "a link": lambda f: (_first(f).unlink(), _first(f).parent.mkdir(exist_ok=True), (f / "blobs/x/ab").mkdir(parents=True),
-                         (f / "blobs/x/ab" / ("ab" * 32)).symlink_to("/etc/passwd")),
+    "a link": _link,
     "the manifest": lambda f: (f / MANIFEST).write_text("{}"),
     "no manifest": lambda f: (f / MANIFEST).unlink(),
 }  # fmt: skip

@@ -60,7 +60,7 @@ def spoil(blobs: Blobs, tenant: str, digest: str, data: bytes) -> None:
 
 
 @given(data=st.binary(max_size=2000))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_is_what_was_written(make: Make, data: bytes) -> None:
     digest = make().put("one", data)
     assert digest == hashlib.sha256(data).hexdigest()
@@ -126,6 +126,7 @@ def test_a_bucket_that_is_not_there(s3: dict[str, Any]) -> None:
         blobs.check()
 
 
+@pytest.mark.slow
 def test_an_s3_server_that_is_away() -> None:
     options = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": "http://127.0.0.1:9"}}
     blobs = Blobs("s3://bucket/x", options)
@@ -194,7 +195,7 @@ blobs.put("one", DATA)
 
 def test_killed_at_any_point_leaves_all_or_nothing(tmp_path: Path) -> None:
     outcomes = []
-    for point in range(6):
+    for point in range(8):
         root = tmp_path / str(point)
         command = [sys.executable, "-c", KILLED, str(root), str(point)]
         done = subprocess.run(command, check=False, capture_output=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
