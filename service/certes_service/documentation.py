@@ -27,6 +27,7 @@ from certes_service.schema import (
     VerificationRequest,
 )
 from certes_service.schema_assembly import AssemblyAnswer, AssemblyRequest, AssemblySpecification
+from certes_service.tenancy.paths import Need, need_of
 
 DESCRIPTION = (
     "Stability certificates for recurrent neural networks. Hand over weights; the answer is `contracting` with a "
@@ -116,7 +117,7 @@ VERIFY: dict[str, Any] = {
             "certificate": {"type": "object", "description": "the DSSE envelope"},
             "proof": _FILE,
             "weights": _FILE,
-            "key": {"type": "string", "description": "trusted Ed25519 public key (PEM)"},
+            "key": {"type": ["string", "null"], "description": "trusted Ed25519 public key (PEM)"},
             "exact": {"type": "string", "enum": ["true", "false"]},
         },
         ["certificate", "proof"],
@@ -227,13 +228,26 @@ def install(app: FastAPI) -> None:
             components.update(found["$defs"])
             for unused in ("HTTPValidationError", "ValidationError"):
                 components.pop(unused, None)
-            for path in schema["paths"].values():
-                for call in path.values():
+            schema["components"]["securitySchemes"] = {"key": _KEY}
+            for path, calls in schema["paths"].items():
+                for method, call in calls.items():
                     _without_fastapi_422(call)
+                    if security := _security(method.upper(), path):
+                        call["security"] = security
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+_KEY = {"type": "http", "scheme": "bearer", "description": "An API key, where the service asks for keys"}
+
+
+def _security(method: str, path: str) -> list[dict[str, list[str]]]:
+    """How a call says who asks: as the gate has it."""
+    need = need_of(method, path.replace("{digest}", "0" * 64))
+    known: dict[Need, list[dict[str, list[str]]]] = {Need.CALLER: [{"key": []}], Need.MAYBE: [{"key": []}, {}]}
+    return known.get(need, [])
 
 
 def _without_fastapi_422(call: dict[str, Any]) -> None:

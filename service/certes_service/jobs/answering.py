@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.datastructures import Headers
 from certes_service import problems
 from certes_service.intake import Body, as_flag, read_body
 from certes_service.jobs.desk import Answered, Asking, Desk, wait_of
+from certes_service.jobs.documentation import KEY_PATTERN
 from certes_service.jobs.job import PRIORITIES, Job
 from certes_service.questions.base import Question, clip
 from certes_service.tenancy.callers import allow
@@ -24,7 +26,6 @@ MANNER = frozenset({"store", "priority", "deadline"})
 PARTS = frozenset({"spec", "weights", "tensors"})
 #: Longest deadline, in seconds: a year.
 _LONGEST = 366 * 86400.0
-_KEY_LENGTH = 255
 
 
 async def respond(
@@ -122,8 +123,8 @@ def _number(body: Body, name: str, *, whole: bool = False) -> float | None:
 def _idempotency_key(given: list[str]) -> str | None:
     if not given:
         return None
-    key = given[0].strip()
-    if len(given) > 1 or not 0 < len(key) <= _KEY_LENGTH or not key.isprintable():
-        expected = f"one key of 1 to {_KEY_LENGTH} printable characters"
+    key = given[0]
+    if len(given) > 1 or re.fullmatch(KEY_PATTERN[1:-1], key) is None:
+        expected = "one key of 1 to 255 visible characters of ASCII"
         raise InputError("Idempotency-Key", clip(repr(given), 80), expected, "malformed-key")
     return key

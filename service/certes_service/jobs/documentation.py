@@ -36,6 +36,8 @@ def _header(description: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}}
 
 
+#: Idempotency keys: visible ASCII, spaces inside.
+KEY_PATTERN = "^[!-~]([ -~]{0,253}[!-~])?$"
 #: The answer of a call whose question goes on as a job.
 ACCEPTED: dict[str, Any] = {
     "description": "Not answered in time: the job that goes on",
@@ -49,14 +51,14 @@ HEADERS: list[dict[str, Any]] = [
         "in": "header",
         "required": False,
         "description": "`wait=N`: wait N seconds for the answer; `respond-async`: do not wait (RFC 7240)",
-        "schema": {"type": "string", "pattern": "^(wait=[0-9]{1,6}|respond-async)$"},
+        "schema": {"type": "string"},  # what is not understood is left aside, as RFC 7240 has it
     },
     {
         "name": "Idempotency-Key",
         "in": "header",
         "required": False,
         "description": "The same key again is the same job; with another question it is refused",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"},
+        "schema": {"type": "string", "pattern": KEY_PATTERN},
     },
 ]
 #: The parts of a multipart body by which it is said how something is asked.
