@@ -38,6 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "leaky.safetensors").write_bytes(weights(W_rec=leaky, W_in=np.zeros((12, 3), np.float32)))
     long = (0.6 * rng.standard_normal((160, 160)) / np.sqrt(160)).astype(np.float32)
     (made / "long.safetensors").write_bytes(weights(W=long))
+    (made / "turning.safetensors").write_bytes(weights(W=[[0.0, -2.5], [2.5, 0.0]]))
+    lure = {"A": -np.eye(3), "B": 0.3 * np.ones((3, 2)), "C": 0.3 * np.ones((2, 3))}
+    (made / "lure-relu.safetensors").write_bytes(weights(**lure))
+    (made / f"{'long_' * 40}.safetensors").write_bytes(weights(**{"W" * 200: SMALL}))
     (made / "parts.safetensors").write_bytes(weights(**PARTS))
     (made / "broken.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{not a header}")
     (made / "<img src=x onerror=alert(1)>.safetensors").write_bytes(
@@ -63,6 +67,7 @@ def drawn(page: Page) -> None:
 def settled(page: Page) -> None:
     """Wait for the end of a job's page: figures included."""
     expect(page.locator(".verdict").first).to_be_visible()
+    expect(page.locator(".slot")).to_have_count(0)
     drawn(page)
 
 
@@ -100,7 +105,9 @@ def test_project_with_one_click_and_compare(browser: Browser, site: Running, fol
         page.get_by_role("button", name="Project it").click()
         expect(page.get_by_role("heading", name="After")).to_be_visible()
         expect(page.locator(".verdict").nth(1)).to_have_text("The nearest weights that are certified")
+        expect(page.locator(".slot")).to_have_count(0)
         drawn(page)
+        expect(page.locator("svg.spectrum .after")).to_have_count(2)
         shot(page, "before-and-after")
         with page.expect_download() as download:
             page.get_by_role("link", name="Download the weights").click()
@@ -147,6 +154,8 @@ def test_an_error_is_told_where_it_happened(browser: Browser, site: Running, fol
         page.fill("#step", "-1")
         page.get_by_role("button", name="Certify", exact=True).click()
         expect(page.locator("#said")).to_contain_text("spec.step")
+        expect(page.locator("#said")).to_be_focused()
+        expect(page.locator("#step")).to_have_attribute("aria-invalid", "true")
         shot(page, "bad-step")
         assert page.url.rstrip("/") == site.url, "the form is still there"
         page.goto("/jobs/00000000000000000000000000000000")
@@ -164,6 +173,38 @@ def test_names_from_files_are_text(browser: Browser, site: Running, folder: Path
         expect(page.get_by_text("<script>alert(2)</script>")).to_be_visible()
 
 
+def test_fields_that_belong_to_one_choice(browser: Browser, site: Running, folder: Path) -> None:
+    """A form shows what it needs, and nothing else; what a file says is guessed."""
+    with visiting(browser, site.url) as page:
+        choose(page, folder / "lure-relu.safetensors")
+        assert page.input_value("#form") == "lure"
+        assert page.input_value("#activation") == "relu"
+        for name, shown in (("A", True), ("B", True), ("C", True), ("tensor", False), ("low", False)):
+            expect(page.locator(f"#{name}")).to_be_visible(visible=shown)
+        page.select_option("#activation", "slopes")
+        page.fill("#high", "0.5")
+        page.get_by_role("button", name="Certify", exact=True).click()
+        expect(page.locator(".verdict")).to_have_text("Contracting")
+        expect(page.get_by_text("slopes in [0.0, 0.5]").first).to_be_visible()
+        page.goto("/")
+        page.select_option("#form", "torch-rnn")
+        expect(page.locator("#step")).to_be_hidden()
+
+
+def test_an_undecided_answer_is_explained(browser: Browser, site: Running, folder: Path) -> None:
+    with visiting(browser, site.url) as page:
+        choose(page, folder / "turning.safetensors")
+        page.fill("#step", "0.1")
+        page.get_by_role("button", name="Certify", exact=True).click()
+        expect(page.locator(".verdict")).to_have_text("Undecided")
+        settled(page)
+        expect(page.get_by_role("heading", name="What to do next")).to_be_visible()
+        shot(page, "undecided")
+        page.get_by_role("button", name="Find the largest step").click()
+        expect(page.locator("h1")).to_have_text("turning.safetensors")
+        expect(page.locator(".verdict")).to_be_visible()
+
+
 def test_an_assembly_as_a_graph(browser: Browser, site: Running, folder: Path) -> None:
     with visiting(browser, site.url) as page:
         page.goto("/")
@@ -173,7 +214,12 @@ def test_an_assembly_as_a_graph(browser: Browser, site: Running, folder: Path) -
         page.get_by_role("button", name="Certify the whole").click()
         expect(page.locator(".verdict")).to_have_text("Contracting")
         settled(page)
+        expect(page.locator("svg.graph .module")).to_have_count(2)
+        expect(page.locator("svg.graph .coupling")).to_have_count(2)
         shot(page, "assembly")
+        page.locator("svg.graph a").first.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("Certificate of a network")).to_be_visible()
 
 
 def test_public_or_not(browser: Browser, site: Running, folder: Path) -> None:
@@ -239,6 +285,18 @@ def test_on_a_phone(browser: Browser, site: Running, folder: Path, scheme: str) 
             _fits(page)
         source = page.evaluate("document.querySelector('img')?.currentSrc ?? ''")
         assert scheme == "dark" or "theme=dark" not in source
+
+
+def test_long_names_on_a_phone(browser: Browser, site: Running, folder: Path) -> None:
+    with visiting(browser, site.url, viewport={"width": 360, "height": 740}) as page:
+        choose(page, folder / f"{'long_' * 40}.safetensors")
+        _fits(page)
+        page.get_by_role("button", name="Certify", exact=True).click()
+        settled(page)
+        _fits(page)
+        for path in ("/jobs", "/certificates"):
+            page.goto(path)
+            _fits(page)
 
 
 def _fits(page: Page) -> None:

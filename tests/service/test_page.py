@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
+import sqlite3
+import struct
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -20,8 +24,10 @@ from hypothesis import strategies as st
 
 from tests.service.asking import SMALL, UNSTABLE, assert_problem, post_file, weights
 from tests.service.conftest import CERTES, Running, environment, running
+from tests.service.inside import wait_for
 
 Serve = Callable[..., Running]
+MODULE = {"form": "rate", "tensors": {"W": "W"}, "activation": "tanh"}
 FIELDS = {"what": "certify", "tensor": "W", "form": "rate", "activation": "tanh", "step": "", "condition": "auto"}
 
 
@@ -64,13 +70,13 @@ def ask(client: httpx.Client, data: bytes, name: str = "net.safetensors", **fiel
 
 
 def test_the_form_becomes_a_job_and_its_page(http: httpx.Client) -> None:
-    response = ask(http, weights(W=np.array(SMALL) * 0.77))
-    assert response.status_code == 303
-    page = http.get(response.headers["location"])
+    where = _job_of(http, weights(W=np.array(SMALL) * 0.77))
+    page = http.get(where)
     assert page.status_code == 200
     assert "Contracting" in page.text
     again = ask(http, weights(W=np.array(SMALL) * 0.77))
-    assert again.headers["location"] == response.headers["location"], "remembered: the same page"
+    assert again.status_code == 303
+    assert again.headers["location"] == where, "remembered: the same page"
 
 
 def test_a_script_is_sent_on(http: httpx.Client) -> None:
@@ -198,6 +204,153 @@ def test_figures_of_every_kind_of_answer(http: httpx.Client) -> None:
             assert ET.fromstring(response.content).tag.endswith("svg")
     assert_problem(http.get(f"/v1/certificates/{'0' * 64}/figure.svg"), 404, "unknown-digest")
     assert_problem(http.get(f"{link['href']}/figure.svg?theme=pink"), 422, "invalid-value")
+
+
+def _job_of(http: httpx.Client, data: bytes, **fields: str) -> str:
+    """Where the answer of the form is shown."""
+    where = ask(http, data, **fields).headers["location"]
+    assert wait_for(lambda: http.get(f"/v1{where.partition('?')[0]}").json()["state"] == "done", 60)
+    return str(where)
+
+
+BROWSER = {"Accept": "text/html"}
+
+
+def test_problems_are_pages_for_browsers_only(http: httpx.Client) -> None:
+    """Whatever goes wrong, wherever: a page with the way back; for programs and for paths of programs it stays JSON."""
+    for path in ("/nowhere", "/jobs/0", f"/certificates/{'0' * 64}", "/jobs?before=x"):
+        page = http.get(path, headers=BROWSER)
+        assert page.status_code == 404, path
+        assert "There is no such page" in page.text
+        assert int(page.headers["content-length"]) == len(page.content)
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        assert http.get(path).headers["content-type"] == "application/problem+json"
+    assert http.get("/v1/nowhere", headers=BROWSER).headers["content-type"] == "application/problem+json"
+    part = http.post("/ask", data=FIELDS, headers={"HX-Request": "true"})
+    assert part.status_code == 422
+    assert part.headers["hx-retarget"] == "#said"
+    assert part.text.startswith("<section")
+
+
+def test_refused_answers_say_what_refutes(http: httpx.Client) -> None:
+    page = http.get(_job_of(http, weights(W=np.array(SMALL) * 41.0))).text
+    for words in ("Not contracting", "two starts", "have parted", "contracts in no norm", "Project it"):
+        assert words in page, words
+
+
+def test_undecided_answers_say_why_and_what_to_try(http: httpx.Client) -> None:
+    where = _job_of(http, weights(W=[[0.0, -2.5], [2.5, 0.0]]), step="0.1")
+    page = http.get(where).text
+    for words in ("Undecided", "What to do next", "Project it", "Find the largest step", "times all recurrent weights"):
+        assert words in page, words
+    smaller = http.post(f"{where}/step", headers=BROWSER)
+    assert smaller.status_code == 303
+    assert smaller.headers["location"].startswith("/jobs/")
+
+
+def test_an_answer_outlives_its_job(serve: Serve) -> None:
+    """Answers are remembered longer than jobs: then the certificate is shown."""
+    server = serve()
+    with server.client() as http:
+        first = _job_of(http, weights())
+        digest = http.get(f"/v1{first}").json()["answer"]["certificate"]["digest"]
+        with sqlite3.connect(server.data / "certes.db") as database:
+            database.execute("DELETE FROM jobs")
+        database.close()
+        assert ask(http, weights()).headers["location"] == f"/certificates/{digest}"
+        assert http.get(first).status_code == 404
+
+
+def test_a_job_that_failed(serve: Serve) -> None:
+    server = serve()
+    with server.client() as http:
+        where = _job_of(http, weights())
+        with sqlite3.connect(server.data / "certes.db") as database:
+            problem = {"type": "urn:certes:error:internal", "title": "<b>Internal", "status": 500, "detail": "<i>Sorry"}
+            database.execute("UPDATE jobs SET state = 'failed', answer = NULL, error = ?", (json.dumps(problem),))
+        database.close()
+        page = http.get(where)
+        assert page.status_code == 200
+        assert "&lt;b&gt;Internal" in page.text
+        assert "&lt;i&gt;Sorry" in page.text
+        assert "Failed" in http.get("/jobs").text
+
+
+def test_figures_without_weights_say_so(serve: Serve) -> None:
+    server = serve()
+    with server.client() as http:
+        digest = post_file(http, weights()).json()["certificate"]["digest"]
+        assert "<figcaption>Field of values" in http.get(f"/certificates/{digest}/figure").text
+        digest = post_file(http, weights(W=[[0.25]])).json()["certificate"]["digest"]
+        kept = hashlib.sha256(weights(W=[[0.25]])).hexdigest()
+        for blob in (server.data / "blobs").rglob(kept):
+            blob.unlink()
+        part = http.get(f"/certificates/{digest}/figure")
+        assert part.status_code == 200
+        assert "not kept here any longer" in part.text
+        assert "<img" not in part.text
+
+
+def test_a_projection_is_compared_with_what_it_was_made_of(http: httpx.Client) -> None:
+    where = _job_of(http, weights(W=UNSTABLE, other=np.ones(3)), what="project")
+    part = http.get(f"{where}/comparison").text
+    assert "spectral radius" in part
+    assert part.count("data:image/png;base64,") == 2
+    for found in re.findall(r"data:image/png;base64,([^\"]+)", part):
+        pixels = base64.b64decode(found)
+        assert pixels.startswith(b"\x89PNG")
+        assert struct.unpack(">II", pixels[16:24]) == (2, 2)
+    certificate = _job_of(http, weights(W=np.array(SMALL) * 0.3))
+    assert http.get(f"{certificate}/comparison").text.strip() == ""
+
+
+def test_graphs_of_assemblies(http: httpx.Client) -> None:
+    """Modules with links to their certificates, also inside others; names are text."""
+    name = '<svg onload=alert(1)>"'
+    inner = {"modules": {"v1": MODULE, "v2": MODULE}, "couplings": [{"to": "v2", "from": "v1", "tensor": "L"}]}
+    spec = {"modules": {name: MODULE, "brain": inner}, "couplings": [{"to": name, "from": "brain", "tensor": "K"}]}
+    data = weights(W=SMALL, L=0.1 * np.eye(2), K=0.05 * np.ones((2, 4)))
+    where = _job_of(http, data, what="assembly", spec=json.dumps(spec))
+    digest = http.get(f"/v1{where}").json()["answer"]["certificate"]["digest"]
+    part = http.get(f"/certificates/{digest}/graph")
+    assert part.status_code == 200
+    drawing = ET.fromstring(part.text[part.text.index("<svg") : part.text.index("</svg>") + 6])
+    assert {element.tag for element in drawing.iter()} <= {
+        "svg", "g", "a", "title", "circle", "rect", "path", "polygon", "text",
+    }  # fmt: skip
+    links = [element.get("href", "") for element in drawing.iter("a")]
+    assert len(links) == 4, "a network, an assembly, and the two networks in it"
+    for link in links:
+        assert http.get(link).status_code == 200
+    assert len(list(drawing.iter("polygon"))) == 2
+    assert [element for element in drawing.iter() if "limit" in str(element.get("class"))]
+    page = http.get(f"/certificates/{digest}").text
+    assert "<svg onload" not in page + part.text
+    network = post_file(http, weights()).json()["certificate"]["digest"]
+    assert http.get(f"/certificates/{network}/graph").status_code == 404
+
+
+def test_lists_go_on(serve: Serve) -> None:
+    with serve().client() as http:
+        for k in range(43):
+            post_file(http, weights(W=[[0.01 * (k + 1)]]))
+        for path in ("/jobs", "/certificates"):
+            first = http.get(path).text
+            older = re.findall(rf'href="({path}[?]before=[^"]+)"', first)
+            assert len(older) == 1
+            second = http.get(older[0]).text
+            pattern = rf'href="({path}/[0-9a-f]+)"'
+            seen = [*re.findall(pattern, first), *re.findall(pattern, second)]
+            assert len(seen) == len(set(seen)) == 43
+            assert "before=" not in second
+
+
+def test_the_script_of_others_is_what_it_says_it_is() -> None:
+    notice = (STATIC / "NOTICE.txt").read_text()
+    script = (STATIC / "htmx.min.js").read_bytes()
+    assert hashlib.sha256(script).hexdigest() in notice
+    version = re.findall(rb'version:"([0-9.]+)"', script)
+    assert [f"htmx {found.decode()}" in notice for found in version] == [True]
 
 
 def test_a_badge_says_what_is_certified(http: httpx.Client) -> None:

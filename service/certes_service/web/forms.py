@@ -7,6 +7,7 @@ from typing import Any
 from certes import strictjson
 from certes.activations import activation
 from certes.errors import InputError
+from certes.guess import Guess
 from certes.guess import guess as guessed
 from certes.weights import read_weights
 from fastapi import Request
@@ -104,9 +105,20 @@ def guess(form: Form, settings: Settings) -> dict[str, Any]:
         "activation": str(spec.get("activation", "tanh")),
         "step": "" if spec.get("step") is None else f"{spec['step']:g}",
         "reasons": found.reasons,
-        "detail": found.recognition.detail,
+        "detail": _told(found, len(names)),
         "nothing": found.spec is None,
     }
+
+
+def _told(found: Guess, count: int) -> str:
+    """What was recognised, in a sentence."""
+    kind = found.recognition.kind
+    if kind == "matrices" and found.spec is not None:
+        if found.spec["form"] == "lure":
+            return "a Lur'e system: three matrices A, B and C"
+        return "one square matrix was found" if count == 1 else f"{count} square matrices were found"
+    detail = found.recognition.detail
+    return detail.partition(";")[0] if kind == "torch-rnn" and found.recognition.spec is not None else detail
 
 
 def question(form: Form) -> Question:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from certes.errors import InputError
@@ -16,10 +15,9 @@ from certes_service import certificates, problems
 from certes_service.jobs.desk import Answered, Asking, Desk
 from certes_service.jobs.job import Job
 from certes_service.problems import JobFailed
-from certes_service.questions.base import Question
+from certes_service.questions.base import Question, clip
 from certes_service.questions.figures import Theme
-from certes_service.storage.errors import StorageError, is_digest
-from certes_service.storage.store import Stored
+from certes_service.storage.errors import StorageError
 from certes_service.tenancy import refusals
 from certes_service.tenancy.callers import allow, caller_of, identified
 from certes_service.web import documentation, forms, fragments, views
@@ -29,7 +27,8 @@ from certes_service.web.pages import Pages, static
 _NAME = re.compile(r"[0-9a-f]{32}")
 #: Seconds that the page waits for an answer before it shows the job.
 _WAIT = 1.5
-_PER_PAGE = 50
+_PER_PAGE = 40
+_CURSOR = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?~[0-9a-f]{32,64}")
 _SCOPES = {"project": "project"}
 
 
@@ -143,17 +142,19 @@ async def _where(desk: Desk, tenant: str, question: Question, found: Answered, a
     known = await desk.in_thread(desk.board.latest, tenant, digest)
     if known is not None:
         return f"/jobs/{known.id}{after}"
-    return f"/answers/{question.kind}/{digest}"
+    return f"/certificates/{found.answer['certificate']['digest']}"  # no answer is remembered without one
 
 
 def _jobs(app: FastAPI, desk: Desk, pages: Pages) -> None:
     @app.get("/jobs", include_in_schema=False)
-    async def listed(request: Request) -> Response:
+    async def listed(request: Request, before: str | None = None) -> Response:
         """The caller's jobs."""
-        found = await desk.jobs(identified(request).tenant, _PER_PAGE)
-        moving = any(not job.ended for job in found)
+        found = await desk.jobs(identified(request).tenant, _PER_PAGE + 1, _place(before))
+        page = found[:_PER_PAGE]
+        moving = before is None and any(not job.ended for job in page)
+        older = f"{page[-1].created!r}~{page[-1].id}" if len(found) > _PER_PAGE else None
         template = "_jobs.html" if "hx-request" in request.headers else "jobs.html"
-        return pages.answer(request, template, jobs=[views.line(job) for job in found], moving=moving)
+        return pages.answer(request, template, jobs=[views.line(job) for job in page], moving=moving, older=older)
 
     @app.get("/jobs/{job}", include_in_schema=False)
     async def one(request: Request, job: str, before: str | None = None) -> Response:
@@ -193,16 +194,6 @@ def _jobs(app: FastAPI, desk: Desk, pages: Pages) -> None:
         made = functools.partial(forms.largest_step_of, found.request["parts"], weights, found.name)
         return _go(request, await _asked(desk, caller, await desk.in_thread(made)))
 
-    @app.get("/answers/{kind}/{question}", include_in_schema=False)
-    async def remembered(request: Request, kind: str, question: str) -> Response:
-        """An answer that is remembered, though its job is not."""
-        tenant = identified(request).tenant
-        answer = await desk.in_thread(desk.store.answer, tenant, question) if is_digest(question) else None
-        if answer is None:
-            raise problems.Unknown("path", question[:80], "an answer that is remembered", "unknown-digest")
-        view = await _view(desk, tenant, answer, lambda stored: views.of_answer(kind, answer, stored))
-        return pages.answer(request, "answer.html", answer=view)
-
 
 async def _asked_about(desk: Desk, request: Request, job: str) -> tuple[Job, bytes]:
     """The job of a certificate, and the weights that it is about."""
@@ -224,37 +215,46 @@ async def _answer(desk: Desk, job: Job) -> dict[str, Any]:
     """What a job came to, for a template."""
     if job.state != "done" or job.answer is None:
         return {"answer": None}
-    answer = job.answer
-    return {"answer": await _view(desk, job.tenant, answer, lambda stored: views.of_job(job, answer, stored))}
+    link = job.answer.get("certificate")
+    stored = None if link is None else await desk.stored(job.tenant, link["digest"])
+    return {"answer": await desk.in_thread(views.of_job, job, job.answer, stored)}
 
 
-async def _view(
-    desk: Desk, tenant: str, answer: dict[str, Any], make: Callable[[Stored | None], views.View]
-) -> views.View:
-    link = answer.get("certificate")
-    stored = None if link is None else await desk.stored(tenant, link["digest"])
-    return await desk.in_thread(make, stored)
+def _place(before: str | None) -> tuple[float, str] | None:
+    """Time and name of the last entry of the page before.
+
+    Raises:
+        Unknown: it is none.
+    """
+    if before is None:
+        return None
+    if not _CURSOR.fullmatch(before):
+        raise problems.Unknown("before", clip(repr(before), 80), "a link of this page", "not-found")
+    created, _, name = before.partition("~")
+    return float(created), name
 
 
-def _entries(desk: Desk, tenant: str) -> list[dict[str, Any]]:
-    """A tenant's certificates with what they say; of one that cannot be read only its name."""
+def _entries(desk: Desk, tenant: str, before: tuple[float, str] | None) -> tuple[list[dict[str, Any]], str | None]:
+    """A tenant's certificates with what they say (of one that cannot be read only its name), and where it goes on."""
     found = []
-    for entry in desk.store.list(tenant, _PER_PAGE):
+    entries = desk.store.list(tenant, _PER_PAGE + 1, before)
+    last = entries[_PER_PAGE - 1] if len(entries) > _PER_PAGE else None
+    for entry in entries[:_PER_PAGE]:
         said: dict[str, Any] = {"verdict": "", "headline": "cannot be read", "level": "", "about": entry.kind}
         with contextlib.suppress(StorageError):
             stored = desk.store.certificate(tenant, entry.digest)
             if stored is not None:
                 said = views.brief(stored)
         found.append(certificates.listed(entry) | said)
-    return found
+    return found, None if last is None else f"{last.created!r}~{last.digest}"
 
 
 def _certificates(app: FastAPI, desk: Desk, pages: Pages) -> None:
     @app.get("/certificates", include_in_schema=False)
-    async def listed(request: Request) -> Response:
+    async def listed(request: Request, before: str | None = None) -> Response:
         """The caller's certificates."""
-        found = await desk.in_thread(_entries, desk, identified(request).tenant)
-        return pages.answer(request, "certificates.html", certificates=found)
+        found, older = await desk.in_thread(_entries, desk, identified(request).tenant, _place(before))
+        return pages.answer(request, "certificates.html", certificates=found, older=older)
 
     @app.get("/certificates/{digest}", include_in_schema=False)
     async def one(request: Request, digest: str) -> Response:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,7 +95,7 @@ def of_job(job: Job, answer: dict[str, Any], stored: Stored | None) -> View:
         stored: its certificate, if it is still kept.
     """
     spec = (job.request.get("parts") or {}).get("spec")
-    view = of_answer(job.kind, answer, stored)
+    view = _of_answer(job.kind, answer, stored)
     if job.kind != "certificate" or view.verdict == "contracting" or not isinstance(spec, dict):
         return view
     projectable = spec.get("form") != "lure" and answer.get("reason") != "unsupported_cell"
@@ -103,14 +105,8 @@ def of_job(job: Job, answer: dict[str, Any], stored: Stored | None) -> View:
     return replace(view, projectable=projectable, steppable=stepped, advice=advice)
 
 
-def of_answer(kind: str, answer: dict[str, Any], stored: Stored | None) -> View:
-    """An answer of which nothing else is known any more.
-
-    Args:
-        kind: of question.
-        answer: the answer.
-        stored: its certificate, if it is still kept.
-    """
+def _of_answer(kind: str, answer: dict[str, Any], stored: Stored | None) -> View:
+    """What the answer itself tells, whatever was asked."""
     verdict = str(answer["verdict"])
     made, link = answer.get("weights") or answer.get("couplings"), answer.get("certificate")
     distance = _distance(answer) if kind in _PROJECTIONS else []
@@ -284,6 +280,11 @@ def badge(stored: Stored) -> tuple[str, str]:
     return (f"{text}, {view.level}" if view.verdict == "contracting" and view.level else text), view.verdict
 
 
+def _problem(error: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a problem that are shown; those that it has not are None."""
+    return {name: error.get(name) for name in ("title", "detail", "field", "given", "expected")}
+
+
 def line(job: Job) -> dict[str, Any]:
     """A job in a list."""
     verdict = (job.answer or {}).get("verdict")
@@ -297,6 +298,7 @@ def line(job: Job) -> dict[str, Any]:
         "said": HEADLINES.get(str(verdict), _ENDED.get(job.state, job.state.capitalize())),
         "progress": job.progress,
         "moving": not job.ended,
-        "error": job.error,
+        "age": max(round(time.time() - job.created), 0),
+        "error": None if job.error is None else _problem(job.error),
         "attempt": job.attempt,
     }

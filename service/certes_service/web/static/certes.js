@@ -59,7 +59,7 @@ const follow = (section) => {
     // a connection that broke is made again by the browser; one that was refused is not
     if (source.readyState === EventSource.CLOSED) setTimeout(again, 2000);
   });
-  const began = Date.now() - 1000 * Number(section.dataset.age || 0);
+  const began = Date.now() - 1000 * Number(section.dataset.age);
   const clock = setInterval(() => {
     if (!section.isConnected) return clearInterval(clock);
     part("clock").textContent = `${Math.round((Date.now() - began) / 1000)} s`;
@@ -72,17 +72,28 @@ document.addEventListener("htmx:load", (event) => {
   root.querySelectorAll("[data-events]").forEach(follow);
 });
 
-// --- what went wrong is put where it is read next
+// --- what went wrong is put where it is read next, and the field that it is about is marked
+const fieldOf = (path) => {
+  const last = path[path.length - 1];
+  const names = { W: "tensor", tensors: "tensor", slope: "low" };
+  return path.length ? document.getElementById(names[last] || last) : null;
+};
+
 document.addEventListener("htmx:afterSwap", (event) => {
   const target = event.detail.target;
   if (target.id !== "said" || !target.firstElementChild) return;
   target.focus({ preventScroll: true });
   target.scrollIntoView({ block: "nearest" });
+  const path = (target.firstElementChild.dataset.field || "").split(".");
+  const wrong = fieldOf(path);
+  if (wrong) wrong.setAttribute("aria-invalid", "true");
 });
 
 document.addEventListener("htmx:beforeRequest", (event) => {
   const said = document.getElementById("said");
-  if (said && event.detail.requestConfig.verb !== "get") said.replaceChildren();
+  if (!said || event.detail.requestConfig.verb === "get") return;
+  said.replaceChildren();
+  document.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
 });
 
 // --- copying
