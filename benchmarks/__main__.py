@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import report
 
-NAMES = ("lure", "sparse", "engine", "growth", "general", "refutation", "projection", "assemblies", "service")
+NAMES = ("lure", "sparse", "engine", "growth", "general", "refutation", "projection", "assemblies", "service", "load")
 ROOT = Path(__file__).resolve().parent.parent
 
 
