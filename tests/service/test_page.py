@@ -142,6 +142,31 @@ def test_another_tenants_things_are_not_there(teams: dict[str, Team]) -> None:
         assert stranger.get(f"/certificates/{digest}").status_code == 404
 
 
+def test_a_public_assembly_does_not_show_its_private_modules(teams: dict[str, Team]) -> None:
+    one = teams["one"]
+    spec = {"modules": {"a": MODULE, "b": MODULE}, "couplings": [{"to": "a", "from": "b", "tensor": "L"}]}
+    where = _job_of(
+        one.page, weights(W=SMALL, L=0.1 * np.eye(2)), what="assembly", spec=json.dumps(spec), csrf=one.csrf
+    )
+    link = one.page.get(f"/v1{where}").json()["answer"]["certificate"]
+    mine = one.page.get(f"/certificates/{link['digest']}/graph").text
+    inside = {entry["digest"] for entry in link["documents"]} - {link["digest"]}
+    assert all(f"/certificates/{digest}" in mine for digest in inside)
+    with httpx.Client(base_url=one.page.base_url) as stranger:
+        assert stranger.get(f"/certificates/{link['digest']}/graph").status_code == 404
+        one.page.post(f"/certificates/{link['digest']}/publish", data={"public": "true", "csrf": one.csrf})
+        shown = stranger.get(f"/certificates/{link['digest']}/graph")
+        assert shown.status_code == 200
+        assert "<svg" in shown.text
+        assert "/certificates/" not in shown.text
+        assert "certified at" not in shown.text, "nor what their certificates say"
+        figure = f"/v1/certificates/{link['digest']}/figure.svg"
+        assert "none with a certified rate" in stranger.get(figure).text
+        assert "none with a certified rate" not in one.page.get(figure).text
+        for digest in inside:
+            assert stranger.get(f"/certificates/{digest}").status_code == 404
+
+
 def test_nothing_changes_without_the_token(teams: dict[str, Team]) -> None:
     one = teams["one"]
     for csrf in ({}, {"csrf": "wrong"}, {"csrf": teams["two"].csrf}):
@@ -241,7 +266,8 @@ def test_refused_answers_say_what_refutes(http: httpx.Client) -> None:
 def test_undecided_answers_say_why_and_what_to_try(http: httpx.Client) -> None:
     where = _job_of(http, weights(W=[[0.0, -2.5], [2.5, 0.0]]), step="0.1")
     page = http.get(where).text
-    for words in ("Undecided", "What to do next", "Project it", "Find the largest step", "times all recurrent weights"):
+    said = ("Undecided", "no constant quadratic metric", "What to do next", "Project it", "Find the largest step")
+    for words in (*said, "times all recurrent weights"):
         assert words in page, words
     smaller = http.post(f"{where}/step", headers=BROWSER)
     assert smaller.status_code == 303
@@ -389,6 +415,10 @@ def test_static_files_and_no_others(http: httpx.Client) -> None:
     response = http.get(address("certes.css"))
     assert response.status_code == 200
     assert "immutable" in response.headers["cache-control"]
+    plain = http.get("/static/certes.css")
+    assert plain.headers["cache-control"] == "no-cache", "it may change under this address"
+    known = http.get("/static/certes.css", headers={"If-None-Match": plain.headers["etag"]})
+    assert (known.status_code, known.content) == (304, b"")
     for name in ("..%2fpages.py", "%2e%2e/pages.py", "pages.py", "nothing.css", ".", "certes.css/x"):
         assert http.get(f"/static/{name}").status_code == 404, name
     assert static("../pages.py") is None

@@ -18,6 +18,7 @@ from certes_service.web.views import badge, level_of
 
 #: Drawings that are remembered by a process; they are some 50 kB each.
 _REMEMBERED = 128
+_Key = tuple[str, str, str, bool]
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,29 @@ class Figures:
     def __init__(self, desk: Desk, pages: Pages) -> None:
         self._desk, self._pages = desk, pages
         # by tenant as well: the speed of an answer tells nothing about what others have asked
-        self._known: OrderedDict[tuple[str, str, str], Drawing] = OrderedDict()
-        self._turns: dict[tuple[str, str, str], asyncio.Lock] = {}
+        self._known: OrderedDict[_Key, Drawing] = OrderedDict()
+        self._turns: dict[_Key, asyncio.Lock] = {}
 
-    async def drawn(self, tenant: str, digest: str, stored: Stored, theme: Theme) -> Drawing:
+    async def drawn(self, tenant: str, digest: str, stored: Stored, theme: Theme, *, mine: bool) -> Drawing:
         """The picture of a certificate.
+
+        Args:
+            tenant: whose it is.
+            digest: its name.
+            stored: the certificate.
+            theme: for which background.
+            mine: whether its owner asks: to others the modules of an assembly tell nothing that is not public.
 
         Raises:
             Unknown: its weights are not kept any more. InputError: there is no picture of such a proof.
             MissingExtraError: matplotlib is not installed. Busy: there was no time for it.
         """
-        key = (tenant, digest, theme)
+        key = (tenant, digest, theme, mine)
         turn = self._turns.setdefault(key, asyncio.Lock())
         try:
             async with turn:  # who asks for the same waits for the first
                 if key not in self._known:
-                    self._known[key] = await self._draw(tenant, stored, theme)
+                    self._known[key] = await self._draw(tenant, stored, theme, mine)
                     if len(self._known) > _REMEMBERED:
                         self._known.popitem(last=False)
                 self._known.move_to_end(key)
@@ -63,9 +71,9 @@ class Figures:
             if not turn.locked():
                 self._turns.pop(key, None)
 
-    async def _draw(self, tenant: str, stored: Stored, theme: Theme) -> Drawing:
+    async def _draw(self, tenant: str, stored: Stored, theme: Theme, mine: bool) -> Drawing:
         weights = await self._desk.in_thread(self._weights, tenant, stored)
-        levels = await self._desk.in_thread(self._levels, tenant, stored)
+        levels = await self._desk.in_thread(self._levels, tenant, stored, mine)
         question = FigureQuestion(weights, "weights.safetensors", theme, levels, stored.envelope, stored.proof)
         answer = await self._desk.verification(tenant, question)
         if answer["svg"] is None:
@@ -83,13 +91,13 @@ class Figures:
             raise problems.Unknown("digest", "a certificate without its weights", expected, "no-weights")
         return data
 
-    def _levels(self, tenant: str, stored: Stored) -> dict[str, float]:
+    def _levels(self, tenant: str, stored: Stored, mine: bool) -> dict[str, float]:
         """Module -> rate or factor, by its own certificate."""
         found: dict[str, float] = {}
         if stored.kind == "assembly":
             for module in open_assembly(stored.envelope)[1].predicate.modules:
                 kept = self._desk.store.certificate(tenant, module.certificate)
-                if kept is not None and (level := level_of(kept)) is not None:
+                if kept is not None and (mine or kept.public) and (level := level_of(kept)) is not None:
                     found[module.name] = level
         return found
 

@@ -32,7 +32,9 @@ def install(app: FastAPI, desk: Desk, pages: Pages, figures: Figures) -> None:
         tenant, stored = await certificates.readable(desk, request, digest)
         values: dict[str, Any] = {"digest": digest, "missing": None, "caption": ""}
         try:
-            values["caption"] = (await figures.drawn(tenant, digest, stored, "light")).caption
+            values["caption"] = (
+                await figures.drawn(tenant, digest, stored, "light", mine=_mine(request, tenant))
+            ).caption
         except (CertesError, Busy) as error:
             values["missing"] = _missing(error)
         return pages.answer(request, "_figure.html", **values)
@@ -44,9 +46,7 @@ def install(app: FastAPI, desk: Desk, pages: Pages, figures: Figures) -> None:
         if stored.kind != "assembly":
             expected = "the digest of an assembly's certificate: no other has a graph"
             raise problems.Unknown("digest", "the certificate of a network", expected, "no-graph")
-        caller = caller_of(request)
-        mine = caller is not None and caller.tenant == tenant
-        found = await desk.in_thread(_graph, desk, tenant, digest, stored, mine)
+        found = await desk.in_thread(_graph, desk, tenant, digest, stored, _mine(request, tenant))
         return pages.answer(request, "_graph.html", graph=found)
 
     @app.get("/jobs/{job}/comparison", include_in_schema=False)
@@ -58,6 +58,11 @@ def install(app: FastAPI, desk: Desk, pages: Pages, figures: Figures) -> None:
             raise problems.Unknown("job", job[:80], "one of your jobs", "unknown-job")
         comparison = await desk.in_thread(_comparison, desk, found)
         return pages.answer(request, "_comparison.html", comparison=comparison)
+
+
+def _mine(request: Request, tenant: str) -> bool:
+    caller = caller_of(request)
+    return caller is not None and caller.tenant == tenant
 
 
 def _missing(error: Exception) -> str:

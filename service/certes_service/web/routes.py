@@ -22,7 +22,7 @@ from certes_service.tenancy import refusals
 from certes_service.tenancy.callers import allow, caller_of, identified
 from certes_service.web import documentation, forms, fragments, views
 from certes_service.web.figures import Figures
-from certes_service.web.pages import Pages, static
+from certes_service.web.pages import Pages, address, static
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 #: Seconds that the page waits for an answer before it shows the job.
@@ -61,7 +61,9 @@ def _drawings(app: FastAPI, desk: Desk, figures: Figures) -> None:
         no picture.
         """
         tenant, stored = await certificates.readable(desk, request, digest)
-        drawing = await figures.drawn(tenant, digest, stored, theme)
+        caller = caller_of(request)
+        mine = caller is not None and caller.tenant == tenant
+        drawing = await figures.drawn(tenant, digest, stored, theme, mine=mine)
         headers = certificates.kept(f"{digest}-{theme}", stored)
         return Response(drawing.svg, media_type="image/svg+xml", headers=headers)
 
@@ -76,13 +78,17 @@ def _drawings(app: FastAPI, desk: Desk, figures: Figures) -> None:
 
 def _static(app: FastAPI) -> None:
     @app.get("/static/{name}", include_in_schema=False)
-    async def file(name: str) -> Response:
-        """A file of the page."""
+    async def file(request: Request, name: str) -> Response:
+        """A file of the page: for ever under its address with the digest, else to be asked for again."""
         found = static(name)
         if found is None:
             raise problems.Unknown("path", name[:80], "a file of the page", "not-found")
-        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return Response(found[0], media_type=found[1], headers=headers)
+        tag = address(name).partition("?")[2]
+        lasting = request.url.query == tag
+        kept = {"Cache-Control": "public, max-age=31536000, immutable" if lasting else "no-cache", "ETag": f'"{tag}"'}
+        if request.headers.get("if-none-match") == kept["ETag"]:
+            return Response(status_code=304, headers=kept)
+        return Response(found[0], media_type=found[1], headers=kept)
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def icon() -> Response:

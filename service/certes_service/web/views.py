@@ -115,9 +115,9 @@ def _of_answer(kind: str, answer: dict[str, Any], stored: Stored | None) -> View
     return View(
         verdict,
         _headline(kind, verdict),
-        _MEANING[verdict] if kind not in _PROJECTIONS else _PROJECTED[verdict],
+        _meaning(kind, verdict, str(answer.get("reason"))),
         "" if stored is None else level(stored),
-        distance + ([] if stored is None else claims(stored)) + _apart(found or {}),
+        distance + _apart(found or {}) + ([] if stored is None else claims(stored)),
         [(str(entry["condition"]), _attempt(entry)) for entry in attempts],
         _advice(kind, verdict, str((found or {}).get("reason"))),
         None if link is None else link["digest"],
@@ -130,6 +130,12 @@ def _headline(kind: str, verdict: str) -> str:
     if kind in _PROJECTIONS:
         return "The nearest weights that are certified" if verdict == "contracting" else "No certified weights found"
     return HEADLINES[verdict]
+
+
+def _meaning(kind: str, verdict: str, reason: str) -> str:
+    if kind in _PROJECTIONS:
+        return _PROJECTED[verdict]
+    return _NO_METRIC if reason == "no_quadratic_metric" else _MEANING[verdict]
 
 
 def _attempt(entry: dict[str, Any]) -> str:
@@ -172,7 +178,7 @@ def _apart(answer: dict[str, Any]) -> list[Line]:
         return []
     reason = str(answer.get("reason"))
     said = words.REASONS.get(reason) or words.printable(str(answer.get("detail") or reason), 600)
-    lines: list[Line] = [("why", "", said[:1].upper() + said[1:])]
+    lines: list[Line] = [] if reason == "no_quadratic_metric" else [("why", "", said[:1].upper() + said[1:])]
     if answer.get("certified_scale") is not None:
         scale = words.claimed(answer["certified_scale"], up=False)
         lines.append(("certified", scale, "times all recurrent weights is certified"))
