@@ -100,7 +100,7 @@ def build() -> typer.Typer:
         """Stability certificates for recurrent neural networks that anyone can check."""
 
     app.callback()(options)
-    order = ["inspect", "certify", "verify", "figure", "project", "repair", "compose", *SERVICE]
+    order = ["inspect", "certify", "verify", "figure", "project", "repair", "compose", "train", *SERVICE]
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     for name in sorted(found, key=lambda verb: (order.index(verb) if verb in order else len(order), verb)):
         entry = found[name]

@@ -1,0 +1,179 @@
+"""The verb ``train``: an architecture and data in, a certified assembly in a folder out."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from certes_client.commands import Json
+
+if TYPE_CHECKING:
+    from certes.nn.product import Product
+    from certes.nn.trainer import Trainer
+
+
+def train(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="FILE.npz or FILE.safetensors (inputs, labels), FILE.ts, japanese-vowels:FOLDER, or "
+            "mnist-rows|mnist-pixels|mnist-permuted:FOLDER.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="adadiag, sparse, singular, svd, absolute, symmetric or workspace.")
+    ] = "singular",
+    modules: Annotated[str, typer.Option(metavar="4x32|32,16", help="States of the modules.")] = "4x32",
+    activation: Annotated[str, typer.Option(metavar="NAME", help="phi.")] = "relu",
+    form: Annotated[str, typer.Option(metavar="hopfield|rate", help="The network's dynamics.")] = "hopfield",
+    topology: Annotated[str, typer.Option(metavar="NAME", help="all, ring, hub, random or none.")] = "all",
+    couplings: Annotated[int | None, typer.Option(metavar="N", help="Pairs, for topology random.")] = None,
+    step: Annotated[
+        str, typer.Option(metavar="H|LOW,HIGH", help="Step over tau; two numbers: one per state, trained between them.")
+    ] = "0.02,0.3",
+    level: Annotated[float, typer.Option(metavar="L", help="Bound on the modules' weights, below 1.")] = 0.5,
+    guarantee: Annotated[
+        str, typer.Option(metavar="euler|continuous", help="Which of the two is certified: the map that is run, or x'.")
+    ] = "euler",
+    epochs: Annotated[int, typer.Option(metavar="N", help="At most.")] = 60,
+    batch: Annotated[int, typer.Option(metavar="N", help="Sequences per step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(metavar="R", help="At its highest.")] = 5e-3,
+    noise: Annotated[float, typer.Option(metavar="S", help="Noise on standardised inputs while training.")] = 0.0,
+    patience: Annotated[int, typer.Option(metavar="N", help="Epochs without a better choice that end it.")] = 1000,
+    validation: Annotated[float, typer.Option(metavar="P", help="Part of the training data that chooses.")] = 0.2,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="N", help="Time limit; the best epoch is the answer.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keeps the state after each epoch; run again to go on.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda:0", help="Where torch computes.")] = "cpu",
+    keep: Annotated[int, typer.Option(metavar="N", help="Keep one state in N for the gradient; 0: sqrt(time).")] = 1,
+    sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign with.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Train an assembly that is stable by construction; it is certified at the end, or there is no result.
+
+    Test data choose nothing: the epoch is chosen by a part of the training data. Exits 0 certified, 2 bad input,
+    3 not certified or not trained to the end of an epoch, 4 internal error.
+    """
+    from certes.errors import InputError
+
+    given = {
+        "kind": kind, "modules": _sizes(modules), "activation": activation, "form": form, "topology": topology,
+        "couplings": couplings, "step": _steps(step), "level": level, "guarantee": guarantee,
+    }  # fmt: skip
+    plan = {
+        "epochs": epochs, "batch": batch, "learning_rate": learning_rate, "noise": noise, "patience": patience,
+        "validation": validation, "seed": seed,
+    }  # fmt: skip
+    more = {"seconds": seconds, "checkpoint": checkpoint, "device": device, "keep": keep}
+    try:
+        return _run(data, given, plan, out, sign, more, as_json)
+    except InputError as error:
+        place, _, entry = error.field.partition(".")
+        name = entry if place in ("architecture", "plan") and entry else error.field
+        if name.partition(".")[0] not in {*given, *plan, *more, "out", "data"}:
+            raise
+        option = "DATA" if name == "data" else f"--{name.partition('.')[0].replace('_', '-')}"
+        raise InputError(option, error.given, error.expected, error.slug) from error
+
+
+def _run(
+    data: str, given: dict[str, Any], plan: dict[str, Any], out: Path, key: Path | None, more: dict[str, Any],
+    as_json: bool,
+) -> int:  # fmt: skip
+    from certes.nn.architecture import Architecture
+    from certes.nn.product import NotCertified
+    from certes.nn.train import NotTrained
+    from certes.nn.train import train as learn
+    from certes.nn.trainer import Plan
+    from certes.sequences import read_data
+
+    from certes_client import certifying, output
+
+    private_key = None if key is None else certifying._readable(key)
+    architecture, how = Architecture.parse(given), Plan.parse(plan)
+    with output.Progress("train").running() as progress:
+        progress("reading the data")
+        sequences = read_data(data)
+
+        def told(trainer: Trainer) -> None:
+            last = trainer.curve[-1]
+            progress(
+                f"epoch {trainer.epoch} of {how.epochs}: loss {last['loss']:.4g}, "
+                f"validation accuracy {last['validation_accuracy']:.4f}"
+            )
+
+        progress("training")
+        try:
+            made = learn(architecture, sequences, how, out, key=private_key, progress=told, **more)
+        except (NotTrained, NotCertified) as error:
+            if as_json:
+                output.print_json({"verdict": "undecided", "detail": str(error), "certificate": None})
+            else:
+                output.console(stderr=True).print(str(error))
+            return certifying.EXIT["undecided"]
+    if as_json:
+        output.print_json({"verdict": "contracting", "folder": str(made.folder), **made.report})
+    else:
+        _summary(data, made)
+    return certifying.EXIT["contracting"]
+
+
+def _summary(data: str, made: Product) -> None:
+    from certes import words
+    from rich.text import Text
+
+    from certes_client import output
+
+    report, screen = made.report, output.console()
+    screen.print(output.headline("contracting", f"{report['modules']} modules, {report['states']} states: {data}"))
+    level = ("rate", report["rate"]) if report["rate"] is not None else ("factor", report["factor"])
+    rows = [
+        ("accuracy", f"{report['test_accuracy']:.4f} on data that chose nothing"),
+        ("", f"{report['validation_accuracy']:.4f} on those that chose epoch {report['epoch']} of {report['epochs']}"),
+        (level[0], words.claimed(level[1], up=level[0] == "factor")),
+        ("parameters", f"{report['parameters']} trained, {report['couplings']} couplings"),
+        *[("note", note) for note in report["notes"]],
+    ]
+    screen.print(output.fields(rows))
+    command = f"certes verify {shlex.quote(str(made.certificate))} --weights {shlex.quote(str(made.folder))}"
+    for label, text in (("folder", made.folder), ("certificate", made.certificate), ("check it", command)):
+        line = Text.assemble((f"  {label:<13}", "dim"), words.printable(str(text), 4000))
+        screen.print(line, soft_wrap=True)
+
+
+def _sizes(text: str) -> list[int]:
+    """``4x32`` or ``32,16``.
+
+    Raises:
+        InputError: neither.
+    """
+    from certes.errors import InputError
+
+    try:
+        if "x" in text:
+            count, size = (int(part) for part in text.split("x"))
+            return [size] * count if count <= 1000 else [0]
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError("--modules", repr(text)[:80], "4x32, or 32,16,8", "wrong-type") from None
+
+
+def _steps(text: str) -> float | list[float]:
+    from certes.errors import InputError
+
+    try:
+        parts = [float(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2):
+        raise InputError("--step", repr(text)[:80], "0.1, or 0.02,0.3", "wrong-type")
+    return parts[0] if len(parts) == 1 else parts
