@@ -15,7 +15,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench constraints clean
+.PHONY: help demo test lint format bench experiments constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,9 @@ format: $(VENV)/.dev ## rewrite the sources in the house format
 
 bench: $(VENV)/.run ## measure; prints a table, writes JSON
 	@$(BIN)/python -m benchmarks
+
+experiments: $(VENV)/.run ## train certified assemblies; writes the table in docs/training.md
+	@$(BIN)/python -m benchmarks.experiments
 
 constraints: $(VENV)/.dev ## write constraints.txt anew from what is installed
 	@{ sed '/^[^#]/d' constraints.txt; \

@@ -44,7 +44,8 @@ def test_trained_and_certified(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     (("--modules", "none"), "--modules"), (("--modules", "2x0"), "--modules"), (("--step", "2"), "--step"),
     (("--step", "a,b"), "--step"), (("--level", "1.5"), "--level"), (("--epochs", "0"), "--epochs"),
     (("--kind", "gru"), "--kind"), (("--topology", "random"), "--couplings"),
-    (("--learning-rate", "-1"), "--learning-rate"), (("--device", "abacus"), "--device"), (("--step", "1", "--level", "0.9", "--activation", "gelu"), "--step"),
+    (("--learning-rate", "-1"), "--learning-rate"), (("--device", "abacus"), "--device"),
+    (("--step", "1", "--level", "0.9", "--activation", "gelu"), "--step"),
 ])  # fmt: skip
 def test_errors_name_the_option(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path, options: tuple[str, ...], named: str
