@@ -11,7 +11,7 @@ COPY service service
 COPY clients clients
 RUN python -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .
 RUN python -m venv /opt/certes \
-    && /opt/certes/bin/python -m pip install --no-cache-dir -c constraints.txt "$(echo dist/certes-*.whl)[service,s3,sdp,exact]"
+    && /opt/certes/bin/python -m pip install --no-cache-dir -c constraints.txt "$(echo dist/certes-*.whl)[service,s3,sdp,exact,figures]"
 
 FROM python:3.11-slim
 ENV PATH=/opt/certes/bin:$PATH \
