@@ -95,6 +95,20 @@ def test_upload_certify_and_look(browser: Browser, site: Running, folder: Path) 
         assert download.value.suggested_filename.endswith(".certificate.json")
 
 
+def test_a_file_that_is_dropped(browser: Browser, site: Running, folder: Path) -> None:
+    with visiting(browser, site.url) as page:
+        page.goto("/")
+        data = list((folder / "leaky.safetensors").read_bytes())
+        dropped = page.evaluate_handle(
+            "(data) => { const files = new DataTransfer();"
+            " files.items.add(new File([new Uint8Array(data)], 'leaky.safetensors')); return files; }",
+            data,
+        )
+        with page.expect_response("**/inspect"):
+            page.locator(".drop").first.dispatch_event("drop", {"dataTransfer": dropped})
+        expect(page.locator("#tensor option")).to_have_text(["W_rec"])
+
+
 def test_project_with_one_click_and_compare(browser: Browser, site: Running, folder: Path) -> None:
     with visiting(browser, site.url) as page:
         choose(page, folder / "unstable.safetensors")
