@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from certes_service.questions.base import clip
 from certes_service.storage.errors import StorageError
@@ -168,18 +169,30 @@ def install(app: FastAPI) -> None:
         slug = _BY_STATUS.get(error.status_code, f"http-{error.status_code}")
         detail = str(error.detail)
         members: dict[str, Any] = {}
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods_of(request))
         if error.status_code in (404, 405):
             members = {"field": "path", "given": clip(f"{request.method} {request.url.path}")}
             members["expected"] = "a call of /openapi.json"
         elif error.status_code == 400:
             members = {"field": "body"}
-        return problem(error.status_code, slug, detail, error.headers, **members)
+        return problem(error.status_code, slug, detail, headers, **members)
 
     @app.exception_handler(Exception)
     async def crash(_: Request, error: Exception) -> ProblemResponse:
         # Starlette re-raises after answering: the server logs the traceback and closes the connection, which the
         # client has to know before it sends its next request. The answer tells nothing of the inside.
         return problem(500, "internal", INTERNAL, {"Connection": "close"})
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What a path can be asked for: by all of its routes, of which Starlette names the first one's only."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def _title(slug: str) -> str:

@@ -9,6 +9,14 @@ from certes.spec import SystemSpec, TensorName, input_error
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Verdict = Literal["contracting", "not_contracting", "undecided"]
+#: Text in base64, RFC 4648 section 4.
+Base64 = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+        json_schema_extra={"contentEncoding": "base64"},
+    ),
+]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256, lower-case hex")]
 Backend = Literal["auto", "cvxpy-clarabel", "cvxpy-scs"]
 
@@ -155,7 +163,7 @@ class TensorData(BaseModel):
 
     dtype: Literal["F16", "BF16", "F32", "F64", "I64", "I32", "BOOL"]
     shape: list[int]
-    data: str = Field(json_schema_extra={"contentEncoding": "base64"})
+    data: Base64
 
 
 class Manner(BaseModel):
@@ -163,8 +171,8 @@ class Manner(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    store: bool = Field(True, description="false: answered in the call, nothing kept")
-    priority: int = Field(0, ge=-9, le=9, description="the highest first")
+    store: bool | None = Field(True, description="false: answered in the call, nothing kept")
+    priority: int | None = Field(0, ge=-9, le=9, description="the highest first")
     deadline: float | None = Field(None, gt=0, le=31_622_400, description="seconds until it is given up")
 
 
@@ -297,11 +305,11 @@ class VerificationRequest(BaseModel):
     """POST /v1/verifications as JSON."""
 
     certificate: dict[str, Any] = Field(description="the DSSE envelope")
-    proof: str = Field(json_schema_extra={"contentEncoding": "base64"}, description="safetensors file")
-    weights: str | None = Field(None, json_schema_extra={"contentEncoding": "base64"}, description="safetensors file")
+    proof: Base64 = Field(description="safetensors file")
+    weights: Base64 | None = Field(None, description="safetensors file")
     tensors: dict[str, list[Any] | TensorData] | None = Field(None, description="the weights inline, instead of a file")
     key: str | None = Field(None, description="trusted Ed25519 public key (PEM)")
-    exact: bool = Field(False, description="also audit in exact rational arithmetic")
+    exact: bool | None = Field(False, description="also audit in exact rational arithmetic")
 
 
 class ReportCheck(BaseModel):

@@ -24,6 +24,7 @@ from certes.projection import project
 from certes.weights import read_weights, to_bytes
 from certes_service.questions import assemblies, certificates, projections
 from certes_service.questions.base import Attachment, Context, Limits, Question, Solved
+from certes_service.questions.figures import FigureQuestion
 from certes_service.questions.kinds import KINDS, by_name, rebuild
 from certes_service.questions.signing import finished
 from certes_service.questions.verifications import VerificationQuestion
@@ -104,7 +105,22 @@ def _piped(message: Message) -> Message:
 
 
 def test_every_kind_is_tested_here() -> None:
-    assert set(KINDS) - {"training"} == set(QUESTIONS)
+    assert set(KINDS) - {"training", "figure"} == set(QUESTIONS), "a figure, which answers nothing, has a test below"
+
+
+def test_a_figure_survives_the_pipe_and_draws_only_what_holds() -> None:
+    made = _verification()
+    question = FigureQuestion(made.weights, NAME, "dark", {}, made.envelope, made.proof)
+    again = _again(question)
+    assert again.parts() == question.parts()
+    assert type(again) is by_name("figure")
+    drawn = question.solve(_context(question))
+    assert drawn.answer["svg"].lstrip().startswith("<?xml")
+    assert (drawn.root, dict(drawn.documents)) == (None, {})
+    other = replace(question, weights=weights(W=[[0.5]]))
+    with pytest.raises(InputError) as caught:
+        other.solve(_context(other))
+    assert caught.value.field == "certificate"
 
 
 @pytest.mark.parametrize("kind", QUESTIONS)

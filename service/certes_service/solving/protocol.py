@@ -170,7 +170,7 @@ def solved_of(message: Message) -> Solved:
             header["root"],
             blobs.get("weights"),
             header["assembly"] is True,
-            header["states"] if type(header["states"]) is int else None,
+            header["states"] if type(header.get("states")) is int else None,
         )
     except (KeyError, TypeError) as error:
         raise GarbledError(f"an answer without {error}") from error
