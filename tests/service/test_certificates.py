@@ -140,4 +140,4 @@ def test_unknown_call_and_method(http: httpx.Client) -> None:
     assert_problem(http.get("/nowhere"), 404, "not-found", "path")
     problem = http.put("/v1/certificates")
     assert_problem(problem, 405, "method-not-allowed", "path")
-    assert problem.headers["allow"] == "POST"
+    assert problem.headers["allow"] == "GET, POST"

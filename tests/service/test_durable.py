@@ -129,6 +129,26 @@ def test_the_highest_priority_goes_first(durable: Durable, work: Work) -> None:
         second.set()
 
 
+def test_what_is_started_without_the_queue_takes_a_place_in_it(url: str, work: Work) -> None:
+    """The queue takes nothing that would only wait for a busy solver: others may have it, and the urgent go first."""
+    durable = Durable(url, "one", work, ("solve",), 1, 0.1)
+    try:
+        first, low, high = name(), name(), name()
+        work.does = lambda job: "done" if job != first or work.leave.wait(20) else "late"
+        durable.start(first)
+        assert until(lambda: work.seen == [first])
+        durable.enqueue(low, "solve", -5)
+        time.sleep(0.5)  # several looks at the queue
+        assert durable.states([low]) == {low: "ENQUEUED"}
+        durable.enqueue(high, "solve", 5)
+        work.leave.set()
+        assert until(lambda: len(work.seen) == 3)
+        assert work.seen == [first, high, low]
+    finally:
+        work.leave.set()
+        durable.close()
+
+
 def test_what_is_cancelled_in_the_queue_is_not_done(durable: Durable, work: Work) -> None:
     job = name()
     durable.enqueue(job, "train")  # nobody here listens to it

@@ -87,7 +87,7 @@ def test_a_job_whose_answer_was_found_meanwhile_is_not_solved(desk: Desk) -> Non
     request = {"parts": question.parts(), "needs": []}
     data = desk.blobs.put(LOCAL.tenant, question.weights)
     digest = question.digest(desk.settings)
-    job, new = desk.board.open(Wanted(LOCAL.tenant, "certificate", digest, request, data, question.name), 10)
+    job, new = desk.board.open(Wanted(LOCAL.tenant, "certificate", digest, request, data, question.name), 10, anew=True)
     assert new
     assert desk.works.durable is not None
     desk.works.durable.start(job.id)

@@ -19,13 +19,17 @@ from sqlalchemy.exc import IntegrityError
 from certes_service.jobs.job import Job, State, queue_of
 from certes_service.problems import Crowded
 from certes_service.storage.database import Database
-from certes_service.storage.tables import idempotency, jobs
+from certes_service.storage.tables import answers, idempotency, jobs
 
 _ALIVE = ("queued", "running")
 
 
 class Superseded(Exception):
     """The job is not this worker's any more: it was cancelled, has ended, or was handed to another."""
+
+
+class Remembered(Exception):
+    """The question was answered meanwhile: no job is needed."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +69,27 @@ class Board:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def open(self, wanted: Wanted, most: int) -> tuple[Job, bool]:
+    def open(self, wanted: Wanted, most: int, *, anew: bool = False) -> tuple[Job, bool]:
         """A job for a question: the one that is alive already, or a new one; and whether it is new.
 
         Args:
             wanted: the question.
             most: how many jobs of the tenant may be alive.
+            anew: open one even if an answer is remembered, because that is damaged.
 
         Raises:
+            Remembered: the question was answered since it was last looked up.
             InputError: the idempotency key was used for another question. Crowded: too many are alive.
         """
         for _ in range(20):
             try:
                 with self.database.begin() as connection:
-                    return self._open(connection, wanted, most)
+                    return self._open(connection, wanted, most, anew)
             except IntegrityError:
                 continue  # somebody else asked the same at the same moment: theirs is the job now
         raise RuntimeError("a job that is alive and cannot be found")
 
-    def _open(self, connection: sa.Connection, wanted: Wanted, most: int) -> tuple[Job, bool]:
+    def _open(self, connection: sa.Connection, wanted: Wanted, most: int, anew: bool) -> tuple[Job, bool]:
         mine = jobs.c.tenant == wanted.tenant
         alive = jobs.c.state.in_(_ALIVE)
         now = self.database.now(connection)
@@ -94,6 +100,12 @@ class Board:
         same = connection.execute(sa.select(jobs).where(mine, jobs.c.question == wanted.question, alive)).mappings()
         row = same.first()
         if row is None:
+            # no job is alive now, so whoever answered has ended, and his answer is there to be seen
+            remembered = sa.select(answers.c.question).where(
+                answers.c.tenant == wanted.tenant, answers.c.question == wanted.question
+            )
+            if not anew and connection.execute(remembered).first() is not None:
+                raise Remembered
             count = connection.execute(sa.select(sa.func.count()).select_from(jobs).where(mine, alive)).scalar_one()
             if count >= most:
                 raise Crowded(f"{count} jobs wait or run; {most} may")

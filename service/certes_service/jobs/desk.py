@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from certes.errors import InputError
 
 from certes_service import problems
-from certes_service.jobs.board import Wanted
+from certes_service.jobs.board import Remembered, Wanted
 from certes_service.jobs.job import TRAIN, Job, State
 from certes_service.jobs.runner import attached
 from certes_service.jobs.works import Works
@@ -112,13 +112,19 @@ class Desk:
         if answer is not None:
             return Answered(answer)
         await self.in_thread(question.check, self.settings)
-        job, mine = await self.in_thread(self._open, tenant, question, digest, asking)
+        try:
+            job, mine = await self.in_thread(self._open, tenant, question, digest, asking, False)
+        except Remembered:  # answered between the look and the opening
+            answer = await self.in_thread(self._recall, tenant, digest)
+            if answer is not None:
+                return Answered(answer)
+            job, mine = await self.in_thread(self._open, tenant, question, digest, asking, True)
         if mine:
             log.info("job %s: %s", job.id, job.kind)
             await self.in_thread(self._dispatch, job)
         return await self._awaited(job, asking, mine=mine)
 
-    def _open(self, tenant: str, question: Question, digest: str, asking: Asking) -> tuple[Job, bool]:
+    def _open(self, tenant: str, question: Question, digest: str, asking: Asking, anew: bool) -> tuple[Job, bool]:
         self.check_room(tenant, len(question.weights))
         weights = self.blobs.put(tenant, question.weights)
         request = {"parts": question.parts(), "needs": sorted(question.needs())}
@@ -126,7 +132,7 @@ class Desk:
             tenant, question.kind, digest, request, weights, question.name,
             asking.priority, asking.deadline, asking.key,
         )  # fmt: skip
-        return self.board.open(wanted, self.queue_limit(tenant))
+        return self.board.open(wanted, self.queue_limit(tenant), anew=anew)
 
     def _dispatch(self, job: Job) -> None:
         """Begin here and now if a solver is free; otherwise whoever is free takes it from the queue."""

@@ -5,6 +5,7 @@ What is not in its documentation, and held by ``tests/service/test_durable.py`` 
 - a workflow that another process left PENDING is handed over by name of its executor, conditionally, to a queue;
 - a step or workflow that ends in a ``BaseException`` records nothing: that is how a worker lets go of a job;
 - pickled rows are refused: the one function that would unpickle is replaced;
+- how many jobs of a queue run here is counted in memory, and what was started without the queue can be counted too;
 - an outcome is recorded only by the execution that owns the row.
 
 One process has one of these (DBOS keeps its state in the module).
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID, _serialization
+from dbos._dbos import _get_dbos_instance
 from dbos._error import DBOSAwaitedWorkflowCancelledError, DBOSException, DBOSWorkflowCancelledError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -51,6 +53,8 @@ def _refuse_pickle(_: object, __: str) -> NoReturn:
 _serialization.DefaultSerializer.deserialize = _refuse_pickle  # type: ignore[method-assign, assignment]
 
 _work: Callable[[str], str] | None = None
+#: Jobs that were started here without their queue.
+_direct: set[str] = set()
 
 
 @DBOS.workflow(name="certes.job")
@@ -62,7 +66,25 @@ def _job(job: str) -> str:
 def _step(job: str) -> str:
     if _work is None:
         raise LetGo
-    return _work(job)
+    with _counted(job):
+        return _work(job)
+
+
+@contextlib.contextmanager
+def _counted(job: str) -> Iterator[None]:
+    """While a job runs that was started without its queue, the queue takes one less here.
+
+    It would wait for a solver that is busy otherwise, past the reach of other workers and of more urgent jobs.
+    """
+    if job not in _direct:
+        yield
+        return
+    _direct.discard(job)
+    entry = _get_dbos_instance()._active_workflows_set.add(job, SOLVE)
+    try:
+        yield
+    finally:
+        entry.release()
 
 
 class Durable:
@@ -124,8 +146,13 @@ class Durable:
         Raises:
             StorageError: it could not be noted.
         """
-        with _storage(), SetWorkflowID(job):
-            DBOS.start_workflow(_job, job)
+        _direct.add(job)
+        try:
+            with _storage(), SetWorkflowID(job):
+                DBOS.start_workflow(_job, job)
+        except BaseException:
+            _direct.discard(job)
+            raise
 
     def enqueue(self, job: str, queue: str, priority: int = 0) -> None:
         """Put a job into a queue; one that is known already stays as it is.
@@ -202,6 +229,7 @@ class Durable:
         """End. Executions that still run are given up without an outcome."""
         global _work
         _work = None
+        _direct.clear()
         with contextlib.suppress(Exception):
             DBOS.destroy(destroy_registry=False)
 
