@@ -93,6 +93,7 @@ def backup(database: Database, blobs: Blobs, folder: Path) -> Saved:
 
 def _empty(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # weights, and hashes of keys
     if any(folder.iterdir()):
         raise InputError("folder", f"{folder}, which is not empty", "an empty folder, or a new one", "not-empty")
 
