@@ -139,13 +139,14 @@ def _jobs(quick: bool) -> Iterator[Row]:
     """Jobs per second through each database, with one worker and with two."""
     programs = binaries()
     with contextlib.ExitStack() as stack:
-        databases: dict[str, str | None] = {"SQLite": None}
+        databases: dict[str, Cluster | None] = {"SQLite": None}
         if programs is not None:
             cluster = Cluster(programs, durable=True)
             stack.callback(cluster.close)
-            databases["PostgreSQL"] = cluster.create_database()
-        for name, url in databases.items():
+            databases["PostgreSQL"] = cluster
+        for name, server in databases.items():
             for workers in (1,) if quick else (1, 2):
+                url = None if server is None else server.create_database()
                 yield _throughput(name, url, workers, 4 if quick else JOBS)
 
 
