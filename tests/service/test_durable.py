@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from certes_service.jobs.durable import APPLICATION_VERSION, Durable, LetGo
+from certes_service.jobs.durable import APPLICATION_VERSION, Durable, LetGo, _Active, _Bell
 from certes_service.settings import Settings
 from certes_service.storage.errors import StorageError
 from dbos import _serialization
@@ -81,7 +81,7 @@ def test_who_lets_go_leaves_the_job_to_its_next_owner(durable: Durable, work: Wo
         raise LetGo
 
     work.does = let_go
-    durable.start(job)
+    durable.enqueue(job, "solve")
     assert until(lambda: work.seen == [job])
     time.sleep(0.3)  # an outcome would be written by now
     assert durable.states([job]) == {job: "PENDING"}
@@ -100,7 +100,7 @@ def test_handing_over_is_conditional_on_the_executor(durable: Durable, work: Wor
         return "done"
 
     work.does = wait
-    durable.start(job)
+    durable.enqueue(job, "solve")
     assert until(lambda: work.seen == [job])
     assert not durable.hand_over(job, "another"), "it is not the other's to lose"
     assert durable.states([job]) == {job: "PENDING"}
@@ -129,24 +129,91 @@ def test_the_highest_priority_goes_first(durable: Durable, work: Work) -> None:
         second.set()
 
 
-def test_what_is_started_without_the_queue_takes_a_place_in_it(url: str, work: Work) -> None:
-    """The queue takes nothing that would only wait for a busy solver: others may have it, and the urgent go first."""
-    durable = Durable(url, "one", work, ("solve",), 1, 0.1)
+def test_nothing_waits_for_the_next_poll(url: str, work: Work) -> None:
+    """What is handed in here is taken at once, and so is the next job when a place becomes free: in their order."""
+    durable = Durable(url, "one", work, ("solve",), 1, 3600.0)
     try:
-        first, low, high = name(), name(), name()
+        jobs = [name() for _ in range(6)]
+        first = jobs[0]
         work.does = lambda job: "done" if job != first or work.leave.wait(20) else "late"
-        durable.start(first)
+        # the threads for the queues are there after a second at most, and look for a first time after one poll
+        assert until(lambda: (durable.look(), "queue-worker-solve" in {t.name for t in threading.enumerate()})[1])
+        for job in jobs[:-1]:
+            durable.enqueue(job, "solve")
         assert until(lambda: work.seen == [first])
-        durable.enqueue(low, "solve", -5)
-        time.sleep(0.5)  # several looks at the queue
-        assert durable.states([low]) == {low: "ENQUEUED"}
-        durable.enqueue(high, "solve", 5)
+        durable.enqueue(jobs[-1], "solve", 5)
+        time.sleep(0.3)
+        assert work.seen == [first], "there is one solver"
         work.leave.set()
-        assert until(lambda: len(work.seen) == 3)
-        assert work.seen == [first, high, low]
+        assert until(lambda: len(work.seen) == 6)
+        assert work.seen == [first, jobs[-1], *jobs[1:-1]]
     finally:
         work.leave.set()
         durable.close()
+
+
+def test_many_looks_take_no_more_than_there_are_places(url: str, work: Work) -> None:
+    durable = Durable(url, "one", work, ("solve",), 2, 3600.0)
+    most = running = 0
+    lock = threading.Lock()
+
+    def does(_: str) -> str:
+        nonlocal most, running
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+        return "done"
+
+    work.does = does
+    active, taken = durable._dbos._active_workflows_set, []
+    take = active.take
+    active.take = lambda job, queue: (taken.append(job), take(job, queue))
+    try:
+        jobs = [name() for _ in range(40)]
+        for job in jobs:
+            durable.enqueue(job, "solve")
+            durable.look()
+        assert until(lambda: (durable.look(), len(work.seen) == 40)[1])
+        assert most <= 2
+        assert sorted(work.seen) == sorted(taken) == sorted(jobs)
+    finally:
+        durable.close()
+
+
+def test_what_was_taken_counts_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[int] = []
+    active = _Active(lambda: ends.append(active.count_for_queue("solve")))
+    active.take("a", "solve")
+    active.take("b", "train")
+    assert active.count_for_queue("solve") == 1
+    entry = active.add("a", "solve")
+    assert active.count_for_queue("solve") == 1, "once, not twice"
+    entry.release()
+    assert ends == [0], "told when it is over, not before"
+    monkeypatch.setattr("certes_service.jobs.durable._BEGINS", 0.0)
+    assert active.count_for_queue("train") == 0, "what never began takes no place for ever"
+
+
+def test_a_bell_wakes_each_that_waits_once(durable: Durable) -> None:
+    bell = _Bell.of(threading.Event())
+    woken: list[bool] = []
+    threads = [threading.Thread(target=lambda: woken.append(bell.wait(20))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    bell.ring()
+    for thread in threads:
+        thread.join(20)
+    assert woken == [False] * 3
+    assert bell.wait(20) is False, "it rang since this thread's last wait"
+    began = time.monotonic()
+    assert bell.wait(0.05) is False
+    assert time.monotonic() - began >= 0.04, "and has not rung since"
+    bell.set()
+    assert bell.wait(20) is True
 
 
 def test_what_is_cancelled_in_the_queue_is_not_done(durable: Durable, work: Work) -> None:

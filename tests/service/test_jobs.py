@@ -90,7 +90,7 @@ def test_a_job_whose_answer_was_found_meanwhile_is_not_solved(desk: Desk) -> Non
     job, new = desk.board.open(Wanted(LOCAL.tenant, "certificate", digest, request, data, question.name), 10, anew=True)
     assert new
     assert desk.works.durable is not None
-    desk.works.durable.start(job.id)
+    desk.works.durable.enqueue(job.id, "solve")
     ended = wait_for(lambda: (now := desk.board.get(job.id)) and now.ended and now, 30)
     assert desk.works.observer.seen == before
     assert desk.answer_of(ended) == {name: value for name, value in first.answer.items() if name != "cached"}

@@ -16,7 +16,7 @@ from certes.errors import InputError
 
 from certes_service import problems
 from certes_service.jobs.board import Remembered, Wanted
-from certes_service.jobs.job import TRAIN, Job, State
+from certes_service.jobs.job import Job, State
 from certes_service.jobs.runner import attached
 from certes_service.jobs.works import Works
 from certes_service.questions.base import Question, Solved
@@ -135,16 +135,12 @@ class Desk:
         return self.board.open(wanted, self.queue_limit(tenant), anew=anew)
 
     def _dispatch(self, job: Job) -> None:
-        """Begin here and now if a solver is free; otherwise whoever is free takes it from the queue."""
+        """Hand it in. A worker of this process looks at once; whoever is free first takes it, in the queue's order."""
         durable = self.works.durable
         if durable is None:
             raise StorageError("the queue is not open")
-        here = job.queue in self.works.queues and job.queue != TRAIN and self.pool.free > 0
         try:
-            if here:
-                durable.start(job.id)
-            else:
-                durable.enqueue(job.id, job.queue, job.priority)
+            durable.enqueue(job.id, job.queue, job.priority)
         except StorageError as error:
             # the watchdog hands it in later; who waits learns that it is a job
             log.warning("job %s could not be handed in yet: %s", job.id, error)

@@ -5,7 +5,8 @@ What is not in its documentation, and held by ``tests/service/test_durable.py`` 
 - a workflow that another process left PENDING is handed over by name of its executor, conditionally, to a queue;
 - a step or workflow that ends in a ``BaseException`` records nothing: that is how a worker lets go of a job;
 - pickled rows are refused: the one function that would unpickle is replaced;
-- how many jobs of a queue run here is counted in memory, and what was started without the queue can be counted too;
+- the threads that look at queues wait on one event, and what runs here is entered in one register: so a look can be had
+  at once, when a job was handed in or a place became free, and nothing waits for the next poll;
 - an outcome is recorded only by the execution that owns the row.
 
 One process has one of these (DBOS keeps its state in the module).
@@ -16,12 +17,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID, _serialization
-from dbos._dbos import _get_dbos_instance
+from dbos import (
+    DBOS,
+    DBOSConfig,
+    DBOSPortableJSONSerializer,
+    SetEnqueueOptions,
+    SetWorkflowID,
+    _core,
+    _dbos,
+    _queue,
+    _serialization,
+)
 from dbos._error import DBOSAwaitedWorkflowCancelledError, DBOSException, DBOSWorkflowCancelledError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -35,6 +46,8 @@ APPLICATION_VERSION = "certes-jobs-1"
 _NAME = "certes"
 #: DBOS takes the smallest number first, from 1 on; a job's priority is -9 to 9, the highest first.
 _NORMAL = 10
+#: Seconds in which a job that was taken from the queue begins, if it ever does.
+_BEGINS = 5.0
 _TERMINAL = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 log = logging.getLogger("certes.service")
 
@@ -53,8 +66,6 @@ def _refuse_pickle(_: object, __: str) -> NoReturn:
 _serialization.DefaultSerializer.deserialize = _refuse_pickle  # type: ignore[method-assign, assignment]
 
 _work: Callable[[str], str] | None = None
-#: Jobs that were started here without their queue.
-_direct: set[str] = set()
 
 
 @DBOS.workflow(name="certes.job")
@@ -66,25 +77,92 @@ def _job(job: str) -> str:
 def _step(job: str) -> str:
     if _work is None:
         raise LetGo
-    with _counted(job):
-        return _work(job)
+    return _work(job)
 
 
-@contextlib.contextmanager
-def _counted(job: str) -> Iterator[None]:
-    """While a job runs that was started without its queue, the queue takes one less here.
+class _Bell(threading.Event):
+    """An event whose waiting threads can be woken without it being set; each wakes once for every ring."""
 
-    It would wait for a solver that is busy otherwise, past the reach of other workers and of more urgent jobs.
-    """
-    if job not in _direct:
-        yield
-        return
-    _direct.discard(job)
-    entry = _get_dbos_instance()._active_workflows_set.add(job, SOLVE)
-    try:
-        yield
-    finally:
-        entry.release()
+    _rings: int
+    _heard: threading.local
+
+    @classmethod
+    def of(cls, event: threading.Event) -> _Bell:
+        """The same event, from now on with a bell."""
+        event.__dict__.update(_rings=0, _heard=threading.local())
+        event.__class__ = cls
+        assert isinstance(event, _Bell)
+        return event
+
+    def ring(self) -> None:
+        """Wake who waits; who does not wait now will not wait the next time."""
+        with self._cond:  # type: ignore[attr-defined]
+            self._rings += 1
+            self._cond.notify_all()  # type: ignore[attr-defined]
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether it is set; after the timeout, or when the bell rang since this thread's last wait."""
+        heard = getattr(self._heard, "rings", 0)
+        with self._cond:  # type: ignore[attr-defined]
+            self._cond.wait_for(lambda: self.is_set() or self._rings != heard, timeout)  # type: ignore[attr-defined]
+            self._heard.rings = self._rings
+        return self.is_set()
+
+
+_bell: _Bell | None = None
+_queue_thread = _queue.queue_thread
+
+
+def _with_bell(event: threading.Event, dbos: DBOS) -> None:
+    global _bell
+    _bell = _Bell.of(event)
+    _queue_thread(event, dbos)
+
+
+#: DBOS makes the event and hands it to nobody else.
+_dbos.queue_thread = _with_bell  # type: ignore[assignment, attr-defined]
+
+
+class _Active(_core.ActiveWorkflowById):
+    """What runs here: says so when something ended, and counts what was taken but has not begun yet."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        super().__init__()
+        self._ended = ended
+        self._taken: dict[str, tuple[str | None, float]] = {}
+
+    def take(self, key: str, queue: str | None) -> None:
+        """Count from now on, until it begins: a second look may come before the thread of the first one's job."""
+        with self._lock:
+            self._taken[key] = (queue, time.monotonic())
+
+    def add(self, key: str, queue_name: str | None = None, queue_partition_key: str | None = None) -> Any:
+        with self._lock:
+            self._taken.pop(key, None)
+        return super().add(key, queue_name, queue_partition_key)
+
+    def count_for_queue(self, queue_name: str) -> int:
+        with self._lock:
+            late = time.monotonic() - _BEGINS
+            self._taken = {key: entry for key, entry in self._taken.items() if entry[1] > late}
+            taken = sum(queue == queue_name for queue, _ in self._taken.values())
+        return taken + super().count_for_queue(queue_name)
+
+    def _remove(self, key: str, bucket: Any) -> None:
+        super()._remove(key, bucket)
+        self._ended()
+
+
+_execute = _core.execute_dequeued_workflow
+
+
+def _counted(dbos: DBOS, status: Any, owner_xid: str) -> Any:
+    if isinstance(dbos._active_workflows_set, _Active):
+        dbos._active_workflows_set.take(status["workflow_uuid"], status["queue_name"])
+    return _execute(dbos, status, owner_xid)
+
+
+_queue.execute_dequeued_workflow = _counted  # type: ignore[attr-defined]
 
 
 class Durable:
@@ -96,7 +174,7 @@ class Durable:
         work: does a job, given its name; called in a thread of its own. :class:`LetGo` leaves the job pending.
         queues: queues to take jobs from; none: jobs are only handed in.
         solvers: how many jobs of the queue ``solve`` may run here at once; of ``train`` one.
-        poll: seconds between two looks at a queue.
+        poll: seconds between two looks at a queue, besides those when something changes here.
 
     Raises:
         StorageError: the database cannot be used.
@@ -127,6 +205,7 @@ class Durable:
             scheduler_polling_interval_sec=3600.0,
         )
         self._dbos = DBOS(config=config)
+        self._dbos._active_workflows_set = _Active(self.look)
         _work = work
         try:
             DBOS.listen_queues(list(self.queues))
@@ -140,20 +219,6 @@ class Durable:
             self.close()
             raise StorageError(f"the queue's database cannot be used: {_plain(error)}") from error
 
-    def start(self, job: str) -> None:
-        """Work on a job here and now, without the queue.
-
-        Raises:
-            StorageError: it could not be noted.
-        """
-        _direct.add(job)
-        try:
-            with _storage(), SetWorkflowID(job):
-                DBOS.start_workflow(_job, job)
-        except BaseException:
-            _direct.discard(job)
-            raise
-
     def enqueue(self, job: str, queue: str, priority: int = 0) -> None:
         """Put a job into a queue; one that is known already stays as it is.
 
@@ -162,6 +227,12 @@ class Durable:
         """
         with _storage(), SetWorkflowID(job), SetEnqueueOptions(priority=_NORMAL - priority):
             DBOS.enqueue_workflow(queue, _job, job)
+        self.look()
+
+    def look(self) -> None:
+        """Look at the queues now instead of at the next poll."""
+        if self.queues and _bell is not None:
+            _bell.ring()
 
     def cancel(self, job: str) -> None:
         """Take a job out of its queue, and record nothing of it any more."""
@@ -200,7 +271,9 @@ class Durable:
         Conditional on the executor, in one statement: if another took it meanwhile, nothing happens.
         """
         with _storage():
-            return bool(self._dbos._sys_db.reenqueue_for_recovery(job, [executor], queue))
+            given_back = bool(self._dbos._sys_db.reenqueue_for_recovery(job, [executor], queue))
+        self.look()
+        return given_back
 
     def foreign(self) -> int:
         """How many rows are in a serialisation that is not ours. They are refused when they are met."""
@@ -227,9 +300,8 @@ class Durable:
 
     def close(self) -> None:
         """End. Executions that still run are given up without an outcome."""
-        global _work
-        _work = None
-        _direct.clear()
+        global _work, _bell
+        _work = _bell = None
         with contextlib.suppress(Exception):
             DBOS.destroy(destroy_registry=False)
 
