@@ -1,4 +1,4 @@
-"""Labelled sequences: read from .npz, .safetensors or IDX files (MNIST), and split.
+"""Sequences with what is to be said of them: read from files or named data sets, checked, and split.
 
 Three parts, for three purposes: sequences to *train* on, sequences to *choose* by (early stopping; a part of the
 training data), and sequences to *test* on, which choose nothing. Nothing here needs torch.
@@ -6,10 +6,8 @@ training data), and sequences to *test* on, which choose nothing. Nothing here n
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from certes import images
 from certes.errors import InputError, TooLargeError
-from certes.npz import LARGEST, read_npz
+from certes.npz import read_npz
 from certes.weights import Limits, read_weights
 
 Array = NDArray[np.float64]
@@ -28,27 +27,42 @@ Array = NDArray[np.float64]
 TEST_SHARE, SPLIT_SEED = 0.2, 0
 #: Share of the training data by which the best weights are chosen.
 CHOICE_SHARE = 0.1
-MNIST = "mnist-rows:"
-#: Of the order of the pixels in ``mnist-permuted``.
-_PERMUTATION_SEED = 92916
+#: Named data sets, and the folder of each under examples/data in a checkout.
+NAMED = {
+    "mnist-rows": "mnist", "mnist-pixels": "mnist", "mnist-permuted": "mnist", "digits": "digits",
+    "digits-pixels": "digits", "japanese-vowels": "japanese-vowels",
+}  # fmt: skip
+#: Largest target in size: with room in float32 for a readout that makes it.
+LARGEST_TARGET = 1e30
 
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Labelled sequences.
+    """Sequences with labels, or with targets.
 
     Attributes:
         inputs: shape (N, T, features), float32 or float64, finite.
-        labels: shape (N,), int64, not negative.
+        labels: the class of each, shape (N,), int64, not negative; or targets, float64, finite: of the last step,
+            shape (N, outputs), or of every step, shape (N, T, outputs).
         lengths: steps of each sequence, shape (N,); what follows is padding. None: all T.
     """
 
     inputs: NDArray[Any]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     lengths: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def regression(self) -> bool:
+        """Whether ``labels`` are targets."""
+        return self.labels.dtype.kind == "f"
+
+    @property
+    def every(self) -> bool:
+        """Whether there are targets of every step."""
+        return self.labels.ndim == 3
 
     def take(self, index: NDArray[np.integer[Any]]) -> Sequences:
         """Some of them."""
@@ -70,39 +84,48 @@ class DataSet:
 
     @classmethod
     def of(
-        cls, inputs: object, labels: object, test_inputs: object = None, test_labels: object = None, *, seed: int = 0
-    ) -> DataSet:
+        cls, inputs: object, labels: object = None, test_inputs: object = None, test_labels: object = None, *,
+        targets: object = None, test_targets: object = None, lengths: object = None, test_lengths: object = None,
+        seed: int = 0,
+    ) -> DataSet:  # fmt: skip
         """Check arrays; without test arrays a fifth of the sequences is held out.
 
         The split is ``numpy.random.default_rng(seed).permutation(N)``, the last fifth to test.
 
         Args:
             inputs: shape (N, T, features), numbers.
-            labels: shape (N,), integers.
-            test_inputs: likewise, or None together with
-            test_labels: likewise.
+            labels: classes, shape (N,), integers; or None, and
+            targets: of the last step, shape (N,) or (N, outputs), or of every step, (N, T, outputs); numbers.
+            test_inputs: likewise, with
+            test_labels: or
+            test_targets: if there are any.
+            lengths: steps of each sequence, shape (N,), integers from 1 to T, or None: all T.
+            test_lengths: likewise.
             seed: of the split.
 
         Raises:
             InputError: naming the array.
         """
-        whole = _sequences("", inputs, labels)
-        if (test_inputs is None) != (test_labels is None):
-            raise InputError("data", "one of test_inputs and test_labels", "both or neither", "missing-value")
-        if test_inputs is not None:
-            test = _sequences("test_", test_inputs, test_labels)
-            if test.inputs.shape[2] != whole.inputs.shape[2]:
-                given = f"{test.inputs.shape[2]} features, and {whole.inputs.shape[2]} to train"
-                raise InputError("data.test_inputs", given, "the same number of features", "wrong-shape")
-            found = cls(whole, test)
-        else:
-            order = np.random.default_rng(seed).permutation(len(whole))
-            kept = len(whole) - max(1, round(TEST_SHARE * len(whole)))
-            found = cls(whole.take(order[:kept]), whole.take(order[kept:]))
+        given = {"labels": labels, "targets": targets, "lengths": lengths}
+        of_test = {"labels": test_labels, "targets": test_targets, "lengths": test_lengths}
+        whole = _sequences("", inputs, **given)
+        if test_inputs is None and any(array is not None for array in of_test.values()):
+            name = next(name for name, array in of_test.items() if array is not None)
+            raise InputError("data", f"test_{name} without test_inputs", "both or neither", "missing-value")
+        found = _held_out(whole, seed) if test_inputs is None else cls(
+            whole, _alike(_sequences("test_", test_inputs, **of_test), whole)
+        )  # fmt: skip
         if len(found.train) < 2:
-            given = f"{len(whole)} sequences, {len(found.train)} of them to train"
-            raise InputError("data", given, "at least 2 to train and 1 to test", "too-few")
+            said = f"{len(whole)} sequences, {len(found.train)} of them to train"
+            raise InputError("data", said, "at least 2 to train and 1 to test", "too-few")
         return found
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network says of a sequence, or of a step: of classes, or of targets."""
+        if self.train.regression:
+            return int(self.train.labels.shape[-1])
+        return int(max(self.train.labels.max(), self.test.labels.max())) + 1
 
     def parts(self, seed: int, share: float = CHOICE_SHARE) -> tuple[Sequences, Sequences]:
         """The training data in two: to train on, and a share of it to choose by."""
@@ -113,6 +136,8 @@ class DataSet:
     def check(self, features: int, classes: int) -> None:
         """Raise InputError unless a network with so many inputs and classes can read the data."""
         for part, given in (("", self.train), ("test_", self.test)):
+            if given.regression:
+                raise InputError(f"data.{part}targets", "targets", "labels, one class per sequence", "unsupported")
             if given.lengths is not None:
                 said = "sequences of several lengths"
                 raise InputError(f"data.{part}inputs", said, "sequences of one length", "unsupported")
@@ -139,12 +164,13 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
     """Read a data set.
 
     Args:
-        source: a ``.npz`` or ``.safetensors`` file with ``inputs`` (N, T, features) and ``labels`` (N,), optionally
-            ``test_inputs`` and ``test_labels``; or ``mnist-rows:FOLDER``, a folder with the IDX files of MNIST, read
-            row by row (28 steps of 28 pixels, divided by 255); ``mnist-pixels:FOLDER``: pixel by pixel (784 steps);
-            ``mnist-permuted:FOLDER``: pixels in an order of their own. With both the train and the t10k files each is
-            used for its purpose. Or a ``.ts`` file of the UCR and UEA archives: NAME_TRAIN.ts goes with the
-            NAME_TEST.ts beside it; ``japanese-vowels:FOLDER``: the two of that name.
+        source: a ``.npz`` or ``.safetensors`` file with the arrays of :meth:`DataSet.of`, by name; a ``.ts`` file of
+            the UCR and UEA archives, where NAME_TRAIN.ts goes with the NAME_TEST.ts beside it; or ``NAME:FOLDER``
+            with a name of :data:`NAMED`, in a checkout ``NAME`` alone for the folder that comes with it.
+            ``mnist-rows``: the IDX files of MNIST row by row (28 steps of 28 pixels, divided by 255);
+            ``mnist-pixels``: pixel by pixel (784 steps); ``mnist-permuted``: pixels in an order of their own; with both
+            the train and the t10k files each is used for its purpose. ``digits`` and ``digits-pixels``: 8 rows, or 64
+            pixels. ``japanese-vowels``: the two ``.ts`` files of that name.
         seed: of the split, where the data come without test data.
 
     Raises:
@@ -152,16 +178,14 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
         TooLargeError: beyond 4 GiB.
     """
     name = os.fspath(source)
-    kind, colon, folder = name.partition(":")
-    if colon and kind in ("mnist-rows", "mnist-pixels", "mnist-permuted"):
-        return _ordered(_mnist(Path(folder), seed), kind)
-    if colon and kind == "japanese-vowels":
-        return _archive(Path(folder) / "JapaneseVowels_TRAIN.ts", seed)
+    kind, colon, given = name.partition(":")
+    if kind in NAMED and (colon or os.sep not in name):
+        return _named(kind, Path(given) if colon else _bundled(kind), seed)
     path = Path(name)
     if path.suffix == ".ts":
         return _archive(path, seed)
     if path.suffix not in (".npz", ".safetensors"):
-        expected = f"a .npz, .safetensors or .ts file, or {MNIST}FOLDER"
+        expected = f"a .npz, .safetensors or .ts file, or NAME:FOLDER, NAME {', '.join(NAMED)}"
         raise InputError("data", repr(path.name), expected, "unknown-value")
     if path.suffix == ".safetensors":
         return data_of(path, seed=seed)
@@ -172,7 +196,7 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
 def data_of(
     source: Path | bytes, limits: Limits | None = None, *, seed: int = SPLIT_SEED, name: str | None = None
 ) -> DataSet:
-    """A data set in a safetensors file: ``inputs`` and ``labels``, optionally ``test_inputs`` and ``test_labels``.
+    """A data set in a safetensors file: the arrays of :meth:`DataSet.of`, by name.
 
     Args:
         source: path, or the bytes of a file.
@@ -198,20 +222,19 @@ def _field(error: InputError) -> str:
     return "data" if error.field == "weights" else f"data.{error.field}"
 
 
+_PARTS = ("inputs", "labels", "targets", "lengths")
+_NAMES = (*_PARTS, *(f"test_{part}" for part in _PARTS))
+
+
 def _of_arrays(arrays: Mapping[str, NDArray[Any]], file: str, seed: int) -> DataSet:
-    missing = [part for part in ("inputs", "labels") if part not in arrays]
-    if missing:
-        given = f"no array {missing[0]!r} in {file} (there is {', '.join(arrays) or 'nothing'})"
-        raise InputError("data", given, "arrays inputs and labels", "missing-value")
-    return DataSet.of(
-        arrays["inputs"], arrays["labels"], arrays.get("test_inputs"), arrays.get("test_labels"), seed=seed
-    )
+    if "inputs" not in arrays or not {"labels", "targets"} & set(arrays):
+        missing = "'labels', and none 'targets'" if "inputs" in arrays else "'inputs'"
+        given = f"no array {missing} in {file} (there is {', '.join(arrays) or 'nothing'})"
+        raise InputError("data", given, "arrays inputs and labels, or inputs and targets", "missing-value")
+    return DataSet.of(**arrays, seed=seed)
 
 
-_NAMES = ("inputs", "labels", "test_inputs", "test_labels")
-
-
-def _sequences(prefix: str, inputs: object, labels: object) -> Sequences:
+def _sequences(prefix: str, inputs: object, *, labels: object, targets: object, lengths: object) -> Sequences:
     field = f"data.{prefix}inputs"
     values = _array(field, inputs)
     if values.ndim != 3 or 0 in values.shape:
@@ -226,7 +249,13 @@ def _sequences(prefix: str, inputs: object, labels: object) -> Sequences:
     if bad.any():
         where = tuple(int(k) for k in np.argwhere(bad)[0])
         raise InputError(field, f"{values[where]} at index {where}", "finite numbers of float32 only", "not-finite")
-    return Sequences(narrow, _labels(f"data.{prefix}labels", labels, len(values)))
+    if (labels is None) == (targets is None):
+        given = f"{'neither' if labels is None else 'both'} of {prefix}labels and {prefix}targets"
+        raise InputError("data", given, "one of the two", "missing-value" if labels is None else "conflict")
+    said = _targets(f"data.{prefix}targets", targets, values.shape) if labels is None else (
+        _labels(f"data.{prefix}labels", labels, len(values))
+    )  # fmt: skip
+    return Sequences(narrow, said, _lengths(f"data.{prefix}lengths", lengths, values.shape))
 
 
 def _labels(field: str, labels: object, count: int) -> NDArray[np.int64]:
@@ -240,6 +269,62 @@ def _labels(field: str, labels: object, count: int) -> NDArray[np.int64]:
     return np.ascontiguousarray(given, dtype=np.int64)
 
 
+def _targets(field: str, targets: object, shape: tuple[int, ...]) -> Array:
+    """Targets as (N, outputs) or (N, T, outputs)."""
+    given = _array(field, targets)
+    count, steps = shape[:2]
+    if given.dtype.kind not in "fiub":
+        raise InputError(field, f"dtype {given.dtype}", "numbers", "wrong-dtype")
+    led = (count, steps) if given.ndim == 3 else (count,)
+    if given.ndim not in (1, 2, 3) or given.shape[: len(led)] != led or 0 in given.shape:
+        expected = f"shape ({count},), ({count}, outputs) or ({count}, {steps}, outputs)"
+        raise InputError(field, f"shape {given.shape}", expected, "wrong-shape")
+    found = np.ascontiguousarray(given[:, None] if given.ndim == 1 else given, dtype=np.float64)
+    bad = ~(np.abs(found) <= LARGEST_TARGET)
+    if bad.any():
+        where = tuple(int(k) for k in np.argwhere(bad)[0])
+        expected = f"finite numbers up to {LARGEST_TARGET:g} in size"
+        raise InputError(field, f"{found[where]} at index {where}", expected, "not-finite")
+    return found
+
+
+def _lengths(field: str, lengths: object, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+    if lengths is None:
+        return None
+    given = _array(field, lengths)
+    if given.dtype.kind not in "iu":
+        raise InputError(field, f"dtype {given.dtype}", "integers", "wrong-dtype")
+    if given.shape != shape[:1]:
+        expected = f"shape ({shape[0]},), one length per sequence"
+        raise InputError(field, f"shape {given.shape}", expected, "wrong-shape")
+    if int(given.min()) < 1 or int(given.max()) > shape[1]:
+        given_range = f"lengths from {given.min()} to {given.max()}"
+        raise InputError(field, given_range, f"lengths from 1 to {shape[1]}", "out-of-range")
+    return None if (given == shape[1]).all() else np.ascontiguousarray(given, dtype=np.int64)
+
+
+def _alike(test: Sequences, train: Sequences) -> Sequences:
+    """Test data that a network for the training data can read."""
+    if test.inputs.shape[2] != train.inputs.shape[2]:
+        given = f"{test.inputs.shape[2]} features, and {train.inputs.shape[2]} to train"
+        raise InputError("data.test_inputs", given, "the same number of features", "wrong-shape")
+    if test.regression != train.regression:
+        said = ["labels", "targets"]
+        given = f"{said[test.regression]} to test, and {said[train.regression]} to train"
+        raise InputError("data", given, "the same of both", "conflict")
+    if test.regression and (test.every, test.labels.shape[-1]) != (train.every, train.labels.shape[-1]):
+        given = f"shape {test.labels.shape}, and {train.labels.shape} to train"
+        raise InputError("data.test_targets", given, "as many outputs, of the same steps", "wrong-shape")
+    return test
+
+
+def _held_out(whole: Sequences, seed: int) -> DataSet:
+    """A fifth of the sequences to test on."""
+    order = np.random.default_rng(seed).permutation(len(whole))
+    kept = len(whole) - max(1, round(TEST_SHARE * len(whole)))
+    return DataSet(whole.take(order[:kept]), whole.take(order[kept:]))
+
+
 def _array(field: str, given: object) -> NDArray[Any]:
     try:
         return np.asarray(given)
@@ -247,19 +332,33 @@ def _array(field: str, given: object) -> NDArray[Any]:
         raise InputError(field, "something that is no array", "an array of numbers", "wrong-type") from error
 
 
-def _ordered(data: DataSet, kind: str) -> DataSet:
-    """Rows as they are, or pixel by pixel, in their order or in a fixed random one."""
-    if kind == "mnist-rows":
-        return data
-    pixels = data.train.inputs.shape[1] * data.train.inputs.shape[2]
-    order = np.arange(pixels)
-    if kind == "mnist-permuted":
-        order = np.random.default_rng(_PERMUTATION_SEED).permutation(pixels)
-    train, test = (
-        Sequences(np.ascontiguousarray(part.inputs.reshape(len(part), pixels, 1)[:, order]), part.labels)
-        for part in (data.train, data.test)
-    )
-    return DataSet(train, test)
+def _named(kind: str, folder: Path, seed: int) -> DataSet:
+    """A data set of :data:`NAMED`."""
+    family, _, order = kind.partition("-")
+    if family == "japanese":
+        return _archive(folder / "JapaneseVowels_TRAIN.ts", seed)
+    how: Any = order or "rows"
+    if family == "digits":
+        pixels, labels = images.digits(folder)
+        return DataSet.of(images.ordered(pixels, how), labels, seed=seed)
+    parts = {part: (images.ordered(pixels, how), labels) for part, (pixels, labels) in images.mnist(folder).items()}
+    if len(parts) == 1:
+        return DataSet.of(*next(iter(parts.values())), seed=seed)
+    return DataSet.of(*parts["train"], *parts["t10k"])
+
+
+def _bundled(kind: str) -> Path:
+    """The folder that comes with a checkout.
+
+    Raises:
+        InputError: there is none here.
+    """
+    places = (Path(__file__).resolve().parents[2], Path.cwd())
+    found = next((data for root in places if (data := root / "examples" / "data" / NAMED[kind]).is_dir()), None)
+    if found is None:
+        given = f"{kind} without a folder, and no examples/data/{NAMED[kind]} here"
+        raise InputError("data", given, f"{kind}:FOLDER, the folder of its files", "missing-value")
+    return found
 
 
 def _archive(path: Path, seed: int) -> DataSet:
@@ -267,59 +366,21 @@ def _archive(path: Path, seed: int) -> DataSet:
     from certes.timeseries import read_ts
 
     series, labels, classes = read_ts(path)
-    train = _padded(series, labels)
+    whole = _padded(series, labels)
     other = path.with_name(path.name.replace("_TRAIN.ts", "_TEST.ts"))
     if path.name.endswith("_TRAIN.ts") and other.exists():
-        return DataSet(train, _padded(*read_ts(other, classes)[:2]))
-    order = np.random.default_rng(seed).permutation(len(train))
-    kept = len(train) - max(1, round(TEST_SHARE * len(train)))
-    if kept < 2:
-        raise InputError("data", f"{len(train)} sequences", "at least 2 to train and 1 to test", "too-few")
-    return DataSet(train.take(order[:kept]), train.take(order[kept:]))
+        found = DataSet(whole, _alike(_padded(*read_ts(other, classes)[:2]), whole))
+    else:
+        found = _held_out(whole, seed)
+    if len(found.train) < 2:
+        raise InputError("data", f"{len(whole)} sequences", "at least 2 to train and 1 to test", "too-few")
+    return found
 
 
-def _padded(series: list[NDArray[np.float32]], labels: NDArray[np.int64]) -> Sequences:
+def _padded(series: list[NDArray[np.float32]], labels: NDArray[Any]) -> Sequences:
     """Series of several lengths in one array, zeros after their ends."""
     lengths = np.array([len(one) for one in series], dtype=np.int64)
     inputs = np.zeros((len(series), int(lengths.max()), series[0].shape[1]), dtype=np.float32)
     for one, values in zip(inputs, series, strict=True):
         one[: len(values)] = values
     return Sequences(inputs, labels, None if (lengths == lengths[0]).all() else lengths)
-
-
-def _mnist(folder: Path, seed: int) -> DataSet:
-    images = {path.name.split("-")[0]: path for path in sorted(folder.glob("*-images-idx3-ubyte*"))}
-    if not images:
-        given = f"no file *-images-idx3-ubyte.gz in {str(folder)!r}"
-        raise InputError("data", given, "a folder with the IDX files of MNIST", "unreadable")
-    arrays = {}
-    for part, path in images.items():
-        labels = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
-        pixels = _idx(path, 3)
-        arrays[part] = (pixels.astype(np.float32) / np.float32(255), _idx(labels, 1).astype(np.int64))
-    if len(arrays) == 1:
-        return DataSet.of(*next(iter(arrays.values())), seed=seed)
-    if set(arrays) != {"train", "t10k"}:
-        given = f"images of {', '.join(arrays)}"
-        raise InputError("data", given, "one pair of IDX files, or those of train and t10k", "unknown-value")
-    return DataSet.of(*arrays["train"], *arrays["t10k"])
-
-
-def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file of bytes, gzipped or not."""
-    expected = f"an IDX file of bytes with {dimensions} dimensions"
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            data = stream.read(LARGEST // 4 + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError("data", f"{path.name}: {error}", expected, "unreadable") from error
-    if len(data) > LARGEST // 4:
-        raise TooLargeError("data", f"{path.name} of more bytes", LARGEST // 4)
-    start = 4 + 4 * dimensions
-    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < start:
-        raise InputError("data", f"{path.name} with other first bytes", expected, "malformed")
-    shape = [int(k) for k in np.frombuffer(data[4:start], ">u4")]
-    if int(np.prod(shape, dtype=object)) != len(data) - start:
-        given = f"{path.name}: {len(data) - start} bytes for shape {shape}"
-        raise InputError("data", given, expected, "malformed")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

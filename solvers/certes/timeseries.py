@@ -1,17 +1,21 @@
-"""Files of the UCR and UEA archives (``.ts``): labelled series of one or more dimensions, of equal length or not.
+"""Files of the UCR, UEA and TSER archives (``.ts``): series of one or more dimensions, of equal length or not.
 
     @problemName JapaneseVowels
     @classLabel true 1 2 3
     @data
     0.1,0.2,0.3:1.5,1.2,1.1:2        two dimensions of three steps each, class 2
 
-Only what the archives use is read: numbers, one label per series. Missing values and time stamps are refused.
+With ``@targetlabel true`` (regression) a number stands where the class does. With ``@missing true`` a value may be
+missing (``?`` or ``NaN``): steps at the end of which all values are missing are cut off, every other missing value is
+put on the line between its neighbours in time. Time stamps are refused.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,56 +24,56 @@ from certes.errors import InputError, TooLargeError
 
 #: Largest file in bytes.
 LARGEST = 2 * 2**30
+#: Largest target in size, as of arrays.
+_LARGEST_TARGET = 1e30
 
 
 def read_ts(
     path: str | os.PathLike[str], classes: tuple[str, ...] | None = None
-) -> tuple[list[NDArray[np.float32]], NDArray[np.int64], tuple[str, ...]]:
+) -> tuple[list[NDArray[np.float32]], NDArray[Any], tuple[str, ...]]:
     """Read a file.
 
     Args:
         path: the file.
-        classes: names of the classes in the order of their numbers; None: those of the header.
+        classes: names of the classes in the order of their numbers; none: numbers are expected; None: see the header.
 
     Returns:
-        Series of shape (steps, dimensions), labels (N,), and the names of the classes.
+        Series of shape (steps, dimensions); labels, shape (N,), int64, and the names of the classes; or targets, shape
+        (N, 1), float64, and no names.
 
     Raises:
-        InputError: not such a file, or one with missing values. TooLargeError: beyond 2 GiB.
+        InputError: not such a file, or one with missing values that says that it has none.
+        TooLargeError: beyond 2 GiB.
     """
     name = Path(path).name
     lines = _lines(Path(path))
     header, start = _header(lines, name)
-    for flag in ("missing", "timestamps", "targetlabel"):
-        if header.get(flag, "false").split()[:1] == ["true"]:
-            raise InputError(
-                "data", f"{name} with @{flag} true", "numbers only, and one class per series", "unsupported"
-            )
-    declared, *found = header.get("classlabel", "false").split()
-    if declared != "true" or not found:
-        raise InputError("data", f"{name} without classes", "@classLabel true and their names", "missing-value")
-    known = tuple(found) if classes is None else classes
+    declared = _classes(header, name)
+    known = declared if classes is None else classes
+    if bool(known) != bool(declared):
+        given = f"{name} with {'classes' if declared else 'numbers'}"
+        raise InputError("data", given, "the same as in the training data", "conflict")
+    missing = _says(header, "missing")
     series, labels = [], []
     for number, line in enumerate(lines[start:], start + 1):
         if line and not line.startswith("#"):
+            where = f"{name}, line {number}"
             *dimensions, label = line.split(":")
-            if label not in known:
-                raise InputError(
-                    "data", f"{name}, line {number}: class {label[:40]!r}", ", ".join(known), "unknown-value"
-                )
-            series.append(_series(dimensions, f"{name}, line {number}"))
-            labels.append(known.index(label))
+            labels.append(_label(label.strip(), known, where))
+            series.append(_series(dimensions, missing, where))
     if not series or len({one.shape[1] for one in series}) != 1:
         raise InputError("data", f"{name}: {len(series)} series", "series of as many dimensions each", "wrong-shape")
-    return series, np.array(labels, dtype=np.int64), known
+    found = np.array(labels, dtype=np.int64) if known else np.array(labels, dtype=np.float64)[:, None]
+    return series, found, known
 
 
 def _lines(path: Path) -> list[str]:
+    """Stripped lines; comments of the archives are not always UTF-8."""
     try:
         if path.stat().st_size > LARGEST:
             raise TooLargeError("data", f"{path.stat().st_size} bytes", LARGEST)
-        return [line.strip() for line in path.read_text("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        return [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()]
+    except OSError as error:
         raise InputError("data", f"{path.name}: {error}"[:200], "a file that can be read", "unreadable") from error
 
 
@@ -84,13 +88,59 @@ def _header(lines: list[str], name: str) -> tuple[dict[str, str], int]:
     raise InputError("data", f"{name} without @data", "a file of the UCR or UEA archives", "malformed")
 
 
-def _series(dimensions: list[str], where: str) -> NDArray[np.float32]:
+def _says(header: dict[str, str], flag: str) -> bool:
+    return header.get(flag, "false").lower().split()[:1] == ["true"]
+
+
+def _classes(header: dict[str, str], name: str) -> tuple[str, ...]:
+    """Names of the classes; none: every series has a number."""
+    if _says(header, "timestamps"):
+        raise InputError("data", f"{name} with @timestamps true", "numbers only", "unsupported")
+    found = tuple(header.get("classlabel", "").split()[1:]) if _says(header, "classlabel") else ()
+    if bool(found) == _says(header, "targetlabel"):
+        given = f"{name} with {'classes and numbers' if found else 'neither classes nor numbers'}"
+        raise InputError("data", given, "@classLabel true and their names, or @targetlabel true", "missing-value")
+    return found
+
+
+def _label(text: str, known: tuple[str, ...], where: str) -> float:
+    """The number of a class, or a target."""
+    if known:
+        if text not in known:
+            raise InputError("data", f"{where}: class {text[:40]!r}", ", ".join(known)[:400], "unknown-value")
+        return known.index(text)
     try:
-        columns = [np.array(one.split(","), dtype=np.float32) for one in dimensions]
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not abs(found) <= _LARGEST_TARGET:
+        expected = f"a finite number up to {_LARGEST_TARGET:g} in size"
+        raise InputError("data", f"{where}: target {text[:40]!r}", expected, "not-finite")
+    return found
+
+
+def _series(dimensions: list[str], missing: bool, where: str) -> NDArray[np.float32]:
+    try:
+        columns = [np.array(one.replace("?", "nan").split(","), dtype=np.float32) for one in dimensions]
         found = np.stack(columns, axis=1)
     except ValueError as error:
         expected = "numbers with commas, dimensions of equal length with colons between them"
         raise InputError("data", f"{where}: {error}"[:200], expected, "malformed") from error
+    if missing:
+        found = _filled(found)
     if found.size == 0 or not np.isfinite(found).all():
-        raise InputError("data", f"{where}: a value that is not finite", "finite numbers", "not-finite")
+        expected = "finite numbers" + (", one at least in each dimension" if missing else "")
+        raise InputError("data", f"{where}: a value that is not finite", expected, "not-finite")
     return found
+
+
+def _filled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Without missing values; a dimension that has nothing else keeps them."""
+    seen = ~np.isnan(values)
+    steps = np.flatnonzero(seen.any(axis=1))
+    kept = values[: int(steps[-1]) + 1 if len(steps) else 0].copy()
+    time = np.arange(len(kept))
+    for column, known in zip(kept.T, seen[: len(kept)].T, strict=True):
+        if known.any():
+            column[~known] = np.interp(time[~known], time[known], column[known])
+    return kept

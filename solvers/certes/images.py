@@ -1,0 +1,107 @@
+"""Files of small images that are read as sequences: IDX files (MNIST), and the digits of the UCI repository.
+
+Pixels become float32 from 0 to 1. An image is read row by row, or pixel by pixel: :func:`ordered`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certes.errors import InputError, TooLargeError
+from certes.npz import LARGEST
+
+Images = tuple[NDArray[np.float32], NDArray[np.int64]]
+Order = Literal["rows", "pixels", "permuted"]
+
+#: Of the order of the pixels in ``permuted``.
+PERMUTATION_SEED = 92916
+DIGITS = "digits.csv.gz"
+#: Brightest pixel of the digits, and their width and height.
+_BRIGHTEST, _SIDE = 16, 8
+
+
+def mnist(folder: Path) -> dict[str, Images]:
+    """Images, shape (N, 28, 28), and labels, shape (N,), by part: ``train``, ``t10k``, or one of any name.
+
+    Raises:
+        InputError: no such files, malformed ones, or parts of other names. TooLargeError: beyond 1 GiB.
+    """
+    files = {path.name.split("-")[0]: path for path in sorted(folder.glob("*-images-idx3-ubyte*"))}
+    if not files:
+        given = f"no file *-images-idx3-ubyte.gz in {str(folder)!r}"
+        raise InputError("data", given, "a folder with the IDX files of MNIST", "unreadable")
+    found = {}
+    for part, path in files.items():
+        labels = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
+        pixels = _idx(path, 3)
+        found[part] = (pixels.astype(np.float32) / np.float32(255), _idx(labels, 1).astype(np.int64))
+    if len(found) > 1 and set(found) != {"train", "t10k"}:
+        given = f"images of {', '.join(found)}"
+        raise InputError("data", given, "one pair of IDX files, or those of train and t10k", "unknown-value")
+    return found
+
+
+def digits(folder: Path) -> Images:
+    """The images of :data:`DIGITS`, shape (N, 8, 8), and their labels: a line of 64 pixels and the digit for each.
+
+    Raises:
+        InputError: no such file, or a malformed one. TooLargeError: beyond 1 GiB.
+    """
+    expected = f"{DIGITS}: lines of 64 whole numbers from 0 to {_BRIGHTEST}, and a digit"
+    try:
+        rows = [line.split(",") for line in _bytes(folder / DIGITS, expected).decode("ascii").split()]
+        values = np.array(rows, dtype=np.float64)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InputError("data", f"{DIGITS}: {error}"[:200], expected, "malformed") from error
+    highest = np.array([_BRIGHTEST] * _SIDE**2 + [9], dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(highest):
+        raise InputError("data", f"{DIGITS} with shape {values.shape}", expected, "malformed")
+    if not ((values >= 0) & (values <= highest) & (values == np.floor(values))).all():
+        raise InputError("data", f"{DIGITS} with another number", expected, "malformed")
+    pixels = values[:, :-1].reshape(-1, _SIDE, _SIDE).astype(np.float32) / np.float32(_BRIGHTEST)
+    return pixels, values[:, -1].astype(np.int64)
+
+
+def ordered(images: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
+    """Images, shape (N, height, width), as sequences: rows, or pixels one by one, shape (N, height * width, 1).
+
+    ``permuted``: pixels in one random order for all, ``numpy.random.default_rng(92916).permutation(height * width)``.
+    """
+    if order == "rows":
+        return images
+    pixels = images.reshape(len(images), -1, 1)
+    if order == "permuted":
+        pixels = pixels[:, np.random.default_rng(PERMUTATION_SEED).permutation(pixels.shape[1])]
+    return np.ascontiguousarray(pixels)
+
+
+def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """An IDX file of bytes, gzipped or not."""
+    expected = f"an IDX file of bytes with {dimensions} dimensions"
+    data = _bytes(path, expected)
+    start = 4 + 4 * dimensions
+    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < start:
+        raise InputError("data", f"{path.name} with other first bytes", expected, "malformed")
+    shape = [int(k) for k in np.frombuffer(data[4:start], ">u4")]
+    if int(np.prod(shape, dtype=object)) != len(data) - start:
+        given = f"{path.name}: {len(data) - start} bytes for shape {shape}"
+        raise InputError("data", given, expected, "malformed")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _bytes(path: Path, expected: str) -> bytes:
+    """The bytes of a file, gzipped or not."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            data = stream.read(LARGEST // 4 + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError("data", f"{path.name}: {error}", expected, "unreadable") from error
+    if len(data) > LARGEST // 4:
+        raise TooLargeError("data", f"{path.name} of more bytes", LARGEST // 4)
+    return data
