@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import torch
 
 from certes.engines.monitor import time_limit
 from certes.errors import CertesError, InputError
-from certes.nn import product
+from certes.nn import parallel, product
 from certes.nn.architecture import Architecture
 from certes.nn.checkpoints import Checkpoint, Checkpoints
-from certes.nn.trainer import Data, Plan, Stop, Trainer, measured
+from certes.nn.tasks import Score
+from certes.nn.trainer import Plan, Stop, Trainer
 from certes.sequences import DataSet
 
 Progress = Callable[[Trainer], None]
@@ -48,6 +51,8 @@ def train(
 ) -> product.Product:
     """Train an assembly, certify it, and write what came of it.
 
+    Under torch's own launcher all processes train the one network (:mod:`certes.nn.parallel`), and the first writes.
+
     Args:
         architecture: what is trained.
         data: training and test data; a part of the former chooses the epoch.
@@ -55,7 +60,7 @@ def train(
         out: folder of the result.
         checkpoint: folder that keeps the state after each epoch; the same question again goes on from there.
         seconds: time limit; the best epoch by then is the answer, if there is one.
-        device: where torch computes.
+        device: where torch computes; ``cuda`` under a launcher: the one of each process.
         keep: how many states of a run are kept in memory, see :class:`certes.nn.Assembly`.
         key: Ed25519 private key (PEM) that signs the certificate.
         progress: called after each epoch.
@@ -65,23 +70,41 @@ def train(
         InputError: naming what cannot be. NotTrained: before the first epoch was over, or cancelled, or diverged.
         NotCertified: the trained network has no certificate.
     """
-    classes = int(max(data.train.labels.max(), data.test.labels.max())) + 1
-    network = architecture.build(data.train.inputs.shape[2], classes, plan.seed, keep)
-    trainer = Trainer(network, plan, *data.parts(plan.seed, plan.validation), _device(device))
+    limit, own = time_limit(seconds), _device(parallel.own_device(device))
+    with parallel.launched(own):
+        return _trained(architecture, data, plan, out, checkpoint, limit, own, keep, key, progress, cancelled)
+
+
+def _trained(
+    architecture: Architecture,
+    data: DataSet,
+    plan: Plan,
+    out: Path,
+    checkpoint: Path | None,
+    seconds: float | None,
+    device: torch.device,
+    keep: int,
+    key: bytes | None,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> product.Product:
+    network = architecture.build(data.train.inputs.shape[2], data.outputs, plan.seed, keep)
+    network.every = data.train.every
+    trainer = Trainer(network, plan, *data.parts(plan.seed, plan.validation), device)
     states = None
-    if checkpoint is not None:
+    if checkpoint is not None and parallel.rank() == 0:
         states = Checkpoints(checkpoint, question(architecture, plan, data))
-        if (state := states.load()) is not None:
-            trainer.restore(state.numbers, state.arrays)
-    why = _run(trainer, states, time_limit(seconds), progress, cancelled)
+    state = parallel.first_says(None if states is None else states.load())
+    if state is not None:
+        trainer.restore(state.numbers, state.arrays)
+    why = _run(trainer, states, seconds, progress, cancelled)
     if trainer.chosen is None or why in ("cancelled", "diverged"):
         raise NotTrained(why or "deadline", trainer.epoch)
     trainer.choose()
-    loss, accuracy = measured(network, Data.of(data.test, trainer.device))
     report = {
-        "test_accuracy": accuracy,
-        "test_loss": loss,
-        "validation_accuracy": trainer.chosen.accuracy,
+        "task": trainer.task.word,
+        **_scores("test", trainer.measured(data.test)),
+        **_scores("validation", trainer.chosen.score),
         "epoch": trainer.chosen.epoch,
         "epochs": trainer.epoch,
         "ended": why or "finished",
@@ -90,7 +113,26 @@ def train(
         "plan": vars(plan),
         "data": data.digest,
     }
-    return product.write(network, out, trainer.curve, report, key)
+    return _written(out, lambda folder: product.write(network, folder, trainer.curve, report, key))
+
+
+def _written(out: Path, write: Callable[[Path], product.Product]) -> product.Product:
+    """What the first process writes; every process certifies it, and goes on when it is written."""
+    if parallel.rank() == 0:
+        made = write(out)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            drafted = write(Path(folder))
+        made = replace(drafted, folder=out, certificate=out / drafted.certificate.name)
+    parallel.first_says(made.digest)
+    return made
+
+
+def _scores(prefix: str, score: Score) -> dict[str, float | None]:
+    """Entries of a report: those of its task."""
+    regression = score.accuracy is None
+    names = ("rmse", "r2", "loss") if regression else ("accuracy", "loss")
+    return {f"{prefix}_{name}": getattr(score, name) for name in names}
 
 
 def question(architecture: Architecture, plan: Plan, data: DataSet) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The order of the sequences comes from (seed, epoch) alone, and everything else that the rest of a training depends on
 can be taken out and put back; so a run that was killed ends with the same weights as one that was not (on a CPU, with
-the same number of threads). Test data choose nothing.
+the same number of threads). Test data choose nothing. What is learnt, classes or numbers, is :mod:`certes.nn.tasks`;
+several processes that train one network are :mod:`certes.nn.parallel`.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from certes.errors import InputError
+from certes.nn import parallel
 from certes.nn.assembly import Assembly
+from certes.nn.tasks import Data, Score, moments, task_of
 from certes.sequences import Sequences
 
 Stop = Literal["deadline", "cancelled", "diverged"]
-#: Sequences per batch where no gradient is needed.
-_BATCH = 500
+_STOPS: tuple[Stop | None, ...] = (None, "deadline", "cancelled", "diverged")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 #: Most parts into which a batch is cut where memory does not suffice.
 _MOST_PARTS = 64
@@ -41,7 +42,7 @@ class Plan:
         warmup: share of all steps over which the learning rate rises.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
-        smoothing: of the labels.
+        smoothing: of the labels; of no account to targets.
         noise: standard deviation of Gaussian noise that is added to the inputs while training.
         patience: epochs without a better choice after which training ends.
         validation: share of the training data that chooses the epoch.
@@ -91,34 +92,12 @@ class Plan:
         return cls(**given)
 
 
-class Data(NamedTuple):
-    """Sequences as tensors; ``lengths`` None: all as long as the array."""
-
-    inputs: Tensor
-    labels: Tensor
-    lengths: Tensor | None
-
-    @classmethod
-    def of(cls, sequences: Sequences, device: torch.device) -> Data:
-        """On a device, in float32."""
-        lengths = None if sequences.lengths is None else torch.from_numpy(sequences.lengths).to(device)
-        inputs = torch.from_numpy(sequences.inputs).to(device, torch.float32)
-        return cls(inputs, torch.from_numpy(sequences.labels).to(device), lengths)
-
-    def take(self, index: Tensor) -> Data:
-        """Some of them, no longer than their longest."""
-        lengths = None if self.lengths is None else self.lengths[index]
-        most = self.inputs.shape[1] if lengths is None else int(lengths.max())
-        return Data(self.inputs[index, :most], self.labels[index], lengths)
-
-
 @dataclass(frozen=True)
 class Chosen:
-    """The best epoch so far, by the sequences that choose: most accurate, and of equal ones the least loss."""
+    """The best epoch so far, by the sequences that choose: see :meth:`certes.nn.tasks.Score.better`."""
 
     epoch: int
-    accuracy: float
-    loss: float
+    score: Score
     state: dict[str, Tensor]
 
 
@@ -133,10 +112,15 @@ class Trainer:
         device: where.
 
     Attributes:
+        task: what is learnt.
         epoch: how many are done.
-        curve: one entry per epoch: ``epoch``, ``loss``, ``validation_loss``, ``validation_accuracy``.
+        curve: one entry per epoch: ``epoch``, ``loss``, ``validation_loss``, and ``validation_accuracy`` or, of a
+            regression, ``validation_rmse``.
         chosen: the best epoch, None before the first.
         notes: what happened on the way, in words.
+
+    Raises:
+        InputError: the network has not the outputs for such labels or targets.
     """
 
     def __init__(
@@ -144,9 +128,10 @@ class Trainer:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.network, self.plan = network.to(self.device), plan
+        self.task = task_of(network, train, choice, plan.smoothing, self.device)
         self.train, self.choice = Data.of(train, self.device), Data.of(choice, self.device)
-        network.standardise(*_moments(self.train))
-        self.names = [name for name, _ in network.named_parameters()]
+        network.standardise(*moments(self.train))
+        parallel.alike(network)
         self.optimiser = torch.optim.AdamW(
             network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=False
         )
@@ -174,13 +159,16 @@ class Trainer:
         batches = torch.split(torch.from_numpy(order).to(self.device), self.plan.batch)
         total = 0.0
         for k, index in enumerate(batches):
-            if (why := over()) is not None:
+            why = _STOPS[parallel.any_says(_STOPS.index(over()), self.device)]
+            if why is not None:
                 return why
-            total += len(index) * self._step(self.train.take(index), k, len(batches))
-        if not math.isfinite(total):
+            batch = self.train.take(index)
+            total += self.task.count(batch) * self._step(batch, k, len(batches))
+        score = parallel.first_says(self.task.measured(self.network, self.choice))
+        if not (math.isfinite(total) and math.isfinite(score.loss)):
             return "diverged"
         self.epoch += 1
-        self._record(total / len(order))
+        self._record(total / self.task.count(self.train), score)
         return None
 
     def _step(self, batch: Data, k: int, count: int) -> float:
@@ -188,34 +176,39 @@ class Trainer:
         progress = (self.epoch + k / count) / self.plan.epochs
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.learning_rate * _schedule(progress, self.plan.warmup)
-        batch = batch._replace(inputs=self._noisy(batch.inputs, k))
+        size = self.task.count(batch)
+        own = batch._replace(inputs=self._noisy(batch.inputs, k))
+        if parallel.count() > 1:
+            own = own.take(parallel.share(torch.arange(len(batch.labels), device=self.device)))
         while True:
             try:
-                loss = self._gradients(batch)
+                loss = self._gradients(own, size)
                 break
             except RuntimeError as error:
                 if not _out_of_memory(error) or self.parts >= _MOST_PARTS:
                     raise
                 self.parts *= 2
                 self.notes.append(f"memory did not suffice for a batch: taken in {self.parts} parts from here on")
-        _averaged(self.network)
+        loss = parallel.added(self.network, loss, self.device)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip, foreach=False)
         self.optimiser.step()
         return loss
 
-    def _gradients(self, batch: Data) -> float:
+    def _gradients(self, own: Data, size: int) -> float:
+        """Gradients of the loss of a batch of ``size`` answers, as far as these sequences make it."""
         self.optimiser.zero_grad(set_to_none=True)
-        size, total = len(batch.labels), 0.0
-        for index in torch.split(torch.arange(size, device=self.device), math.ceil(size / self.parts)):
-            part = batch if self.parts == 1 else batch.take(index)
-            loss = self._loss(part) * (len(part.labels) / size)
+        count, total = len(own.labels), 0.0
+        if not count:  # more processes than sequences
+            return total
+        for index in torch.split(torch.arange(count, device=self.device), math.ceil(count / self.parts)):
+            part = own if self.parts == 1 else own.take(index)
+            loss = self._loss(part) * (self.task.count(part) / size)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
 
     def _loss(self, batch: Data) -> Tensor:
-        logits = self.network(batch.inputs, None, batch.lengths)[0]
-        return functional.cross_entropy(logits, batch.labels, label_smoothing=self.plan.smoothing)
+        return self.task.loss(self.network, batch)
 
     def _noisy(self, inputs: Tensor, k: int) -> Tensor:
         if not self.plan.noise:
@@ -224,19 +217,22 @@ class Trainer:
         noise = torch.randn(inputs.shape, generator=generator).to(inputs.device)
         return inputs + self.plan.noise * self.network.scale * noise
 
-    def _record(self, loss: float) -> None:
-        choice_loss, accuracy = measured(self.network, self.choice)
-        entry = {"epoch": self.epoch, "loss": loss, "validation_loss": choice_loss, "validation_accuracy": accuracy}
-        self.curve.append(entry)
-        best = self.chosen
-        if best is None or (accuracy, -choice_loss) > (best.accuracy, -best.loss):
+    def _record(self, loss: float, score: Score) -> None:
+        entry = {"epoch": self.epoch, "loss": loss, "validation_loss": score.loss}
+        self.curve.append(entry | {f"validation_{name}": value for name, value in _headline(score).items()})
+        if self.chosen is None or score.better(self.chosen.score):
             state = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
-            self.chosen = Chosen(self.epoch, accuracy, choice_loss, state)
+            self.chosen = Chosen(self.epoch, score, state)
 
     def choose(self) -> None:
-        """Put the weights of the best epoch into the network."""
+        """Put the weights of the best epoch into the network, which then answers in the units of the targets."""
         if self.chosen is not None:
             self.network.load_state_dict(self.chosen.state)
+            self.task.settle(self.network)
+
+    def measured(self, sequences: Sequences) -> Score:
+        """How well the network does on sequences after :meth:`choose`."""
+        return self.task.measured(self.network, Data.of(sequences, self.device), settled=True)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that the rest of the training depends on, but for :meth:`numbers`."""
@@ -253,7 +249,7 @@ class Trainer:
     def numbers(self) -> dict[str, Any]:
         """Plain JSON values beside :meth:`arrays`."""
         best = self.chosen
-        chosen = None if best is None else {"epoch": best.epoch, "accuracy": best.accuracy, "loss": best.loss}
+        chosen = None if best is None else {"epoch": best.epoch, **best.score._asdict()}
         return {"epoch": self.epoch, "parts": self.parts, "curve": self.curve, "best": chosen, "notes": self.notes}
 
     def restore(self, numbers: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -273,35 +269,15 @@ class Trainer:
             self.curve, self.notes = list(numbers["curve"]), list(numbers["notes"])
             best = numbers["best"]
             if best is not None:
-                state = _taken(arrays, "best.")
-                self.chosen = Chosen(int(best["epoch"]), float(best["accuracy"]), float(best["loss"]), state)
+                self.chosen = Chosen(int(best["epoch"]), Score.parse(best), _taken(arrays, "best."))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             given = f"a state that does not fit this network ({str(error)[:200]})"
             raise InputError("checkpoint", given, "an empty folder, to start anew", "damaged-checkpoint") from error
 
 
-@torch.no_grad()
-def measured(network: Assembly, data: Data) -> tuple[float, float]:
-    """Mean loss and accuracy on sequences."""
-    loss, right = 0.0, 0
-    for index in torch.split(torch.arange(len(data.labels), device=data.labels.device), _BATCH):
-        part = data.take(index)
-        logits = network(part.inputs, None, part.lengths)[0]
-        loss += float(functional.cross_entropy(logits, part.labels, reduction="sum"))
-        right += int((logits.argmax(1) == part.labels).sum())
-    return loss / len(data.labels), right / len(data.labels)
-
-
-def _moments(data: Data) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per feature over what is no padding; a feature that never varies keeps its size."""
-    values = data.inputs
-    if data.lengths is None:
-        seen = values.reshape(-1, values.shape[-1])
-    else:
-        seen = values[torch.arange(values.shape[1], device=values.device)[None, :] < data.lengths[:, None]]
-    scale = seen.double().std(0, correction=0)
-    scale = torch.where(scale > 1e-3 * scale.max().clamp_min(1e-12), scale, torch.ones_like(scale))
-    return seen.double().mean(0).float(), scale.float()
+def _headline(score: Score) -> dict[str, float]:
+    """The number that is shown beside the loss."""
+    return {name: value for name, value in (("accuracy", score.accuracy), ("rmse", score.rmse)) if value is not None}
 
 
 def _schedule(progress: float, warmup: float) -> float:
@@ -309,17 +285,6 @@ def _schedule(progress: float, warmup: float) -> float:
     if progress < warmup:
         return 0.04 + 0.96 * progress / warmup
     return 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / (1.0 - warmup)))
-
-
-def _averaged(network: Assembly) -> None:
-    """With several processes, the mean of their gradients."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    count = torch.distributed.get_world_size()
-    for parameter in network.parameters():
-        if parameter.grad is not None:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= count
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
