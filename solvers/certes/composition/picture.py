@@ -21,14 +21,21 @@ def picture(composition: Composition, title: str = "") -> GraphPicture:
     """
     level = composition.rate if composition.rate is not None else composition.factor
     children = {} if composition.root is None else composition.root.children
+    limiting = None if composition.mode == "whole" else composition.limiting  # which speaks of the modules as parts
     nodes = tuple(
-        _node(name, module, children.get(name), composition.module_levels.get(name), name == composition.limiting)
+        _node(name, module, children.get(name), composition.module_levels.get(name), name == limiting)
         for name, module in composition.assembly.modules.items()
     )
     edges = tuple(
         GraphEdge(edge.to, edge.source, edge.strength, edge.inside, edge.limiting) for edge in composition.edges
     ) or _plain(composition.assembly)
-    return GraphPicture(nodes, edges, level, composition.assembly.continuous, title)
+    rates = _in_continuous_time(composition.assembly)
+    return GraphPicture(nodes, edges, level, composition.assembly.continuous, title, modules_continuous=rates)
+
+
+def _in_continuous_time(assembly: Assembly) -> bool:
+    """Whether the modules are, though the whole may be run as its Euler map: their levels are rates then."""
+    return next(iter(assembly.modules.values())).continuous
 
 
 def _node(name: str, module: object, node: Composed | None, level: float | None, limiting: bool) -> GraphNode:
@@ -57,7 +64,7 @@ def _inner(assembly: Assembly, node: Composed | None) -> GraphPicture:
             for coupling, edge in zip(assembly.couplings, seen, strict=True)
         )
     level = None if node is None else node.interface.level
-    return GraphPicture(nodes, edges, level, assembly.continuous)
+    return GraphPicture(nodes, edges, level, assembly.continuous, modules_continuous=_in_continuous_time(assembly))
 
 
 def _plain(assembly: Assembly) -> tuple[GraphEdge, ...]:

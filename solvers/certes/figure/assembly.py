@@ -100,41 +100,64 @@ def _short(name: str) -> str:
 
 def _compose(picture: GraphPicture, open_paths: Collection[str], palette: Palette) -> Figure:
     from matplotlib.figure import Figure
-    from matplotlib.legend_handler import HandlerTuple
 
-    plan = scene(picture, open_paths, WIDTH - 2.0 * _PAD, _measure())
-    hues = _Hues(plan.items, picture.continuous, palette)
-    entries = _entries(plan, hues, palette)
-    columns = 2
-    below = _ROW * (-(-len(entries) // columns)) + (_BAR if hues.norm is not None else 0.0) + _PAD
-    height = np.ceil((plan.height + below + 2.0 * _PAD) * DPI) / DPI
-    figure = Figure(figsize=(WIDTH, float(height)), dpi=DPI, facecolor=palette.paper)
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_xlim(-_PAD, WIDTH - _PAD)
-    axes.set_ylim(plan.height + _PAD - float(height), plan.height + _PAD)
-    axes.set_axis_off()
-    _draw_curves(axes, plan.curves, palette)
-    for item in plan.items:
-        _draw_item(axes, item, hues, plan.font, palette)
-    _draw_labels(axes, plan, palette)
-    if hues.norm is not None:
-        _draw_bar(figure, hues, (_ROW * (-(-len(entries) // columns)) + _PAD) / float(height), float(height), palette)
-    if entries:
-        figure.legend(
-            handles=entries,
-            labels=[(entry[0] if isinstance(entry, tuple) else entry).get_label() for entry in entries],
-            handler_map={tuple: HandlerTuple(ndivide=1)},
-            loc="lower center",
-            bbox_to_anchor=(0.5, 0.0),
-            ncols=min(columns, len(entries)),
-            frameon=False,
-            handlelength=2.2,
-            handletextpad=0.6,
-            columnspacing=1.6,
-            labelspacing=0.35,
-            borderpad=0.3,
-        )
+    panel = Panel(picture, open_paths, palette)
+    figure = Figure(figsize=(WIDTH, panel.height), dpi=DPI, facecolor=palette.paper)
+    panel.draw(figure)
     return figure
+
+
+class Panel:
+    """An assembly with its legend, :data:`WIDTH` inches wide, somewhere in a figure.
+
+    Args:
+        picture: what to show.
+        open_paths: assemblies to unfold.
+        palette: colours.
+
+    Attributes:
+        height: in inches.
+    """
+
+    def __init__(self, picture: GraphPicture, open_paths: Collection[str], palette: Palette) -> None:
+        self.palette, self.columns = palette, 2
+        self.plan = scene(picture, open_paths, WIDTH - 2.0 * _PAD, _measure())
+        self.hues = _Hues(self.plan.items, picture.rates, palette)
+        self.entries = _entries(self.plan, self.hues, palette)
+        self.legend = _ROW * (-(-len(self.entries) // self.columns))
+        below = self.legend + (_BAR if self.hues.norm is not None else 0.0) + _PAD
+        self.height = float(np.ceil((self.plan.height + below + 2.0 * _PAD) * DPI) / DPI)
+
+    def draw(self, figure: Figure, left: float = 0.0, bottom: float = 0.0) -> None:
+        """Draw, the lower left corner so many inches from that of the figure."""
+        from matplotlib.legend_handler import HandlerTuple
+
+        plan, (wide, high) = self.plan, figure.get_size_inches()
+        axes = figure.add_axes((left / wide, bottom / high, WIDTH / wide, self.height / high))
+        axes.set_xlim(-_PAD, WIDTH - _PAD)
+        axes.set_ylim(plan.height + _PAD - self.height, plan.height + _PAD)
+        axes.set_axis_off()
+        _draw_curves(axes, plan.curves, self.palette)
+        for item in plan.items:
+            _draw_item(axes, item, self.hues, plan.font, self.palette)
+        _draw_labels(axes, plan, self.palette)
+        if self.hues.norm is not None:
+            _draw_bar(figure, self.hues, (left, bottom + self.legend + _PAD), self.palette)
+        if self.entries:
+            figure.legend(
+                handles=self.entries,
+                labels=[(entry[0] if isinstance(entry, tuple) else entry).get_label() for entry in self.entries],
+                handler_map={tuple: HandlerTuple(ndivide=1)},
+                loc="lower center",
+                bbox_to_anchor=((left + 0.5 * WIDTH) / wide, bottom / high),
+                ncols=min(self.columns, len(self.entries)),
+                frameon=False,
+                handlelength=2.2,
+                handletextpad=0.6,
+                columnspacing=1.6,
+                labelspacing=0.35,
+                borderpad=0.3,
+            )
 
 
 def _measure() -> Callable[[str, float], float]:
@@ -313,18 +336,20 @@ def _draw_labels(axes: Axes, plan: Scene, palette: Palette) -> None:
         text.set_path_effects([withStroke(linewidth=1.4, foreground=palette.paper)])
 
 
-def _draw_bar(figure: Figure, hues: _Hues, bottom: float, height: float, palette: Palette) -> None:
+def _draw_bar(figure: Figure, hues: _Hues, corner: tuple[float, float], palette: Palette) -> None:
     from matplotlib.cm import ScalarMappable
 
     assert hues.norm is not None
-    axes = figure.add_axes((0.42, bottom + 0.15 / height, 0.42, 0.07 / height))
+    (left, bottom), (wide, high) = corner, figure.get_size_inches()
+    place = ((left + 0.42 * WIDTH) / wide, (bottom + 0.15) / high, 0.42 * WIDTH / wide, 0.07 / high)
+    axes = figure.add_axes(place)
     bar = figure.colorbar(ScalarMappable(hues.norm, hues.map), cax=axes, orientation="horizontal")
     bar.outline.set(linewidth=0.5, edgecolor=palette.ink)
     low, high = hues.levels[0], hues.levels[-1]
     bar.set_ticks([low, 0.5 * (low + high), high], labels=[f"{x:.3g}" for x in (low, 0.5 * (low + high), high)])
     bar.ax.tick_params(length=2.0, width=0.5, pad=1.5, labelsize=7.0, colors=palette.ink)
-    middle = bottom + 0.185 / height
-    figure.text(0.40, middle, f"certified {hues.word}", ha="right", va="center", fontsize=7.5, color=palette.ink)
+    place = (left + 0.40 * WIDTH) / wide, (bottom + 0.185) / high
+    figure.text(*place, f"certified {hues.word}", ha="right", va="center", fontsize=7.5, color=palette.ink)
 
 
 def _entries(plan: Scene, hues: _Hues, palette: Palette) -> list[Any]:

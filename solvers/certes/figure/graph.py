@@ -80,9 +80,10 @@ class GraphPicture:
         nodes: the modules, in their order.
         edges: the couplings; at most one of a kind from one module to another.
         level: certified rate or factor of the whole; None: none is certified.
-        continuous: whether levels are rates, else factors per step.
+        continuous: whether the level of the whole is a rate, else a factor per step.
         title: one line; empty: "Assembly of k modules".
         caption: the figure's caption; empty: :func:`describe` writes it.
+        modules_continuous: whether the levels of the modules are rates; None: as that of the whole.
 
     Raises:
         InputError: naming ``nodes`` or ``edges.TO.SOURCE``.
@@ -94,6 +95,12 @@ class GraphPicture:
     continuous: bool = True
     title: str = ""
     caption: str = ""
+    modules_continuous: bool | None = None
+
+    @property
+    def rates(self) -> bool:
+        """Whether the levels of the modules are rates."""
+        return self.continuous if self.modules_continuous is None else self.modules_continuous
 
     def __post_init__(self) -> None:
         if not self.nodes:
@@ -162,7 +169,7 @@ def describe(picture: GraphPicture, open_paths: Collection[str] = ()) -> str:
     """The caption given, or one in words: what is drawn, what it means, what limits the whole."""
     if picture.caption:
         return picture.caption
-    word = "rate" if picture.continuous else "factor"
+    word = "rate" if picture.rates else "factor"
     circles = [node for _, node in shown(picture, open_paths)]
     size = sum(node.size for node in picture.nodes)
     couplings = _counted(len(picture.edges), "coupling")
