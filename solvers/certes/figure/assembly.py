@@ -76,10 +76,10 @@ def render_assembly(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         data = saved(lambda palette: _compose(picture, open_paths, palette), caption, kind, theme)
-    return _described(data, _printable(title(picture)), caption) if kind == "svg" else data
+    return described(data, _printable(title(picture)), caption) if kind == "svg" else data
 
 
-def _described(svg: bytes, heading: str, caption: str) -> bytes:
+def described(svg: bytes, heading: str, caption: str) -> bytes:
     """An SVG with what a screen reader reads."""
     opening = re.search(rb"<svg [^>]*>", svg)
     assert opening is not None
@@ -345,11 +345,11 @@ def _draw_bar(figure: Figure, hues: _Hues, corner: tuple[float, float], palette:
     axes = figure.add_axes(place)
     bar = figure.colorbar(ScalarMappable(hues.norm, hues.map), cax=axes, orientation="horizontal")
     bar.outline.set(linewidth=0.5, edgecolor=palette.ink)
-    low, high = hues.levels[0], hues.levels[-1]
-    bar.set_ticks([low, 0.5 * (low + high), high], labels=[f"{x:.3g}" for x in (low, 0.5 * (low + high), high)])
+    ticks = [hues.levels[0], 0.5 * (hues.levels[0] + hues.levels[-1]), hues.levels[-1]]
+    bar.set_ticks(ticks, labels=[f"{x:.3g}" for x in ticks])
     bar.ax.tick_params(length=2.0, width=0.5, pad=1.5, labelsize=7.0, colors=palette.ink)
-    place = (left + 0.40 * WIDTH) / wide, (bottom + 0.185) / high
-    figure.text(*place, f"certified {hues.word}", ha="right", va="center", fontsize=7.5, color=palette.ink)
+    x, y = (left + 0.40 * WIDTH) / wide, (bottom + 0.185) / high
+    figure.text(x, y, f"certified {hues.word}", ha="right", va="center", fontsize=7.5, color=palette.ink)
 
 
 def _entries(plan: Scene, hues: _Hues, palette: Palette) -> list[Any]:
