@@ -3,8 +3,10 @@
 weights.safetensors     every tensor of the network, float32, and what its inputs are standardised by
 assembly.json           modules and couplings, as ``certes compose`` reads them
 DIGEST.assembly.json    the certificate of the whole, and those of its modules with their proofs beside it
-curve.csv               epoch, loss, validation loss and accuracy
-report.json             accuracy on test data, parameters, certified rate or factor, and how it was made
+curve.csv               epoch, loss, validation loss, and accuracy or root mean square error
+report.svg              the curve beside the assembly (extra ``figures``); report-dark.svg: on a dark page
+report.html             the report for people
+report.json             accuracy or error on test data, parameters, certified rate or factor, and how it was made
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ from certes.composition.certificates import certified
 from certes.composition.compose import compose
 from certes.composition.description import read
 from certes.composition.outcome import Composition
-from certes.errors import CertesError, InputError
-from certes.nn.assembly import Assembly
+from certes.errors import CertesError, InputError, MissingExtraError
+from certes.nn.assembly import STEP, Assembly
+from certes.nn.page import FIGURES, page
 from certes.systems import HopfieldNetwork, RateNetwork
 from certes.weights import write_weights
 
 WEIGHTS, DESCRIPTION, CURVE, REPORT = "weights.safetensors", "assembly.json", "curve.csv", "report.json"
+PAGE = "report.html"
 
 
 class NotCertified(CertesError):
@@ -69,6 +73,8 @@ def write(
     curve: Sequence[Mapping[str, float]],
     report: Mapping[str, Any],
     key: bytes | None = None,
+    *,
+    draw: bool = True,
 ) -> Product:
     """Export, certify and write.
 
@@ -78,6 +84,7 @@ def write(
         curve: one entry per epoch.
         report: what else the report says.
         key: an Ed25519 private key (PEM) that signs the certificate.
+        draw: whether there is a figure, if matplotlib is installed.
 
     Raises:
         NotCertified: nothing but weights and description is left in the folder then.
@@ -96,6 +103,9 @@ def write(
         path = bundle.write(folder, couplings=False)
         (folder / CURVE).write_text(curve_text(curve))
         whole = dict(report) | facts(network, found) | {"certificate": bundle.root}
+        caption = _draw(folder, curve, whole, found) if draw else None
+        whole["figure"] = None if caption is None else FIGURES["light"]
+        (folder / PAGE).write_text(page(whole, path.name, _files(path.name, caption is not None), caption))
         (folder / REPORT).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         given = f"{folder}: {error.strerror or error}"
@@ -137,9 +147,10 @@ def description(network: Assembly) -> dict[str, Any]:
 
 
 def facts(network: Assembly, found: Composition) -> dict[str, Any]:
-    """What is certified of the network, and how large it is."""
+    """What is certified of the network, and how large it is; ``largest_step`` in units of the one that was trained."""
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    step = found.largest_step
+    # A step h' < h averages the identity and the map at h, which contracts in the same metric: every smaller one does.
+    step = (STEP, found.factor) if found.factor is not None else found.largest_step
     return {
         "guarantee": network.guarantee,
         "rate": found.rate,
@@ -160,3 +171,33 @@ def curve_text(curve: Sequence[Mapping[str, float]]) -> str:
     writer.writeheader()
     writer.writerows(dict(entry) for entry in curve)
     return stream.getvalue()
+
+
+def _draw(folder: Path, curve: Sequence[Mapping[str, float]], report: dict[str, Any], found: Composition) -> str | None:
+    """Draw the figure; its caption. Without matplotlib the report gets a note."""
+    from certes.composition.picture import picture
+    from certes.figure.drawing import Theme
+    from certes.figure.training import TrainingPicture, render_training
+
+    tested = report.get("test_accuracy", report.get("test_rmse"))
+    graph = picture(found) if len(found.assembly.modules) > 1 else None
+    shown = TrainingPicture(curve, int(report["epoch"]), tested, graph)
+    try:
+        themes: tuple[Theme, ...] = ("light", "dark")
+        for theme in themes:
+            (folder / FIGURES[theme]).write_bytes(render_training(shown, "svg", theme))
+    except MissingExtraError as error:
+        report["notes"] = [*report["notes"], f"no figure: {error}"]
+        return None
+    return shown.caption
+
+
+def _files(certificate: str, figure: bool) -> dict[str, str]:
+    found = {
+        WEIGHTS: "every tensor, float32, and what inputs are standardised by",
+        DESCRIPTION: "modules and couplings, as certes compose reads them",
+        certificate: "the certificate of the whole; those of its modules and their proofs are beside it",
+        CURVE: "the learning curve",
+        REPORT: "this page, for programs",
+    }
+    return found | ({", ".join(FIGURES.values()): "the figure"} if figure else {})

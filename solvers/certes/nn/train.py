@@ -17,7 +17,7 @@ from certes.nn import parallel, product
 from certes.nn.architecture import Architecture
 from certes.nn.checkpoints import Checkpoint, Checkpoints
 from certes.nn.tasks import Score
-from certes.nn.trainer import Plan, Stop, Trainer
+from certes.nn.trainer import Chosen, Plan, Stop, Trainer
 from certes.sequences import DataSet
 
 Progress = Callable[[Trainer], None]
@@ -48,6 +48,7 @@ def train(
     key: bytes | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    draw: bool = True,
 ) -> product.Product:
     """Train an assembly, certify it, and write what came of it.
 
@@ -65,6 +66,7 @@ def train(
         key: Ed25519 private key (PEM) that signs the certificate.
         progress: called after each epoch.
         cancelled: asked before each step.
+        draw: whether the result has a figure (extra ``figures``).
 
     Raises:
         InputError: naming what cannot be. NotTrained: before the first epoch was over, or cancelled, or diverged.
@@ -72,48 +74,33 @@ def train(
     """
     limit, own = time_limit(seconds), _device(parallel.own_device(device))
     with parallel.launched(own):
-        return _trained(architecture, data, plan, out, checkpoint, limit, own, keep, key, progress, cancelled)
+        network = architecture.build(data.train.inputs.shape[2], data.outputs, plan.seed, keep)
+        network.every = data.train.every
+        trainer = Trainer(network, plan, *data.parts(plan.seed, plan.validation), own)
+        states = None
+        if checkpoint is not None and parallel.rank() == 0:
+            states = Checkpoints(checkpoint, question(architecture, plan, data))
+        state = parallel.first_says(None if states is None else states.load())
+        if state is not None:
+            trainer.restore(state.numbers, state.arrays)
+        why = _run(trainer, states, limit, progress, cancelled)
+        if trainer.chosen is None or why in ("cancelled", "diverged"):
+            raise NotTrained(why or "deadline", trainer.epoch)
+        trainer.choose()
+        report = _report(trainer, trainer.chosen, data, why) | question(architecture, plan, data)
+        return _written(out, lambda folder: product.write(network, folder, trainer.curve, report, key, draw=draw))
 
 
-def _trained(
-    architecture: Architecture,
-    data: DataSet,
-    plan: Plan,
-    out: Path,
-    checkpoint: Path | None,
-    seconds: float | None,
-    device: torch.device,
-    keep: int,
-    key: bytes | None,
-    progress: Progress | None,
-    cancelled: Callable[[], bool] | None,
-) -> product.Product:
-    network = architecture.build(data.train.inputs.shape[2], data.outputs, plan.seed, keep)
-    network.every = data.train.every
-    trainer = Trainer(network, plan, *data.parts(plan.seed, plan.validation), device)
-    states = None
-    if checkpoint is not None and parallel.rank() == 0:
-        states = Checkpoints(checkpoint, question(architecture, plan, data))
-    state = parallel.first_says(None if states is None else states.load())
-    if state is not None:
-        trainer.restore(state.numbers, state.arrays)
-    why = _run(trainer, states, seconds, progress, cancelled)
-    if trainer.chosen is None or why in ("cancelled", "diverged"):
-        raise NotTrained(why or "deadline", trainer.epoch)
-    trainer.choose()
-    report = {
+def _report(trainer: Trainer, chosen: Chosen, data: DataSet, why: Stop | None) -> dict[str, Any]:
+    return {
         "task": trainer.task.word,
         **_scores("test", trainer.measured(data.test)),
-        **_scores("validation", trainer.chosen.score),
-        "epoch": trainer.chosen.epoch,
+        **_scores("validation", chosen.score),
+        "epoch": chosen.epoch,
         "epochs": trainer.epoch,
         "ended": why or "finished",
         "notes": trainer.notes,
-        "architecture": architecture.model_dump(mode="json"),
-        "plan": vars(plan),
-        "data": data.digest,
     }
-    return _written(out, lambda folder: product.write(network, folder, trainer.curve, report, key))
 
 
 def _written(out: Path, write: Callable[[Path], product.Product]) -> product.Product:
