@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +22,8 @@ def train(
         str,
         typer.Argument(
             metavar="DATA",
-            help="FILE.npz or FILE.safetensors (inputs, labels), FILE.ts, japanese-vowels:FOLDER, or "
-            "mnist-rows|mnist-pixels|mnist-permuted:FOLDER.",
+            help="FILE.npz or FILE.safetensors (inputs, and labels or targets), FILE.ts, or NAME[:FOLDER]: "
+            "digits, digits-pixels, japanese-vowels, mnist-rows, mnist-pixels or mnist-permuted.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
@@ -43,6 +45,9 @@ def train(
     epochs: Annotated[int, typer.Option(metavar="N", help="At most.")] = 60,
     batch: Annotated[int, typer.Option(metavar="N", help="Sequences per step.")] = 32,
     learning_rate: Annotated[float, typer.Option(metavar="R", help="At its highest.")] = 5e-3,
+    weight_decay: Annotated[float, typer.Option(metavar="D", help="Of AdamW.")] = 1e-4,
+    clip: Annotated[float, typer.Option(metavar="C", help="Largest norm of the gradient.")] = 1.0,
+    smoothing: Annotated[float, typer.Option(metavar="P", help="Of the labels; of no account to targets.")] = 0.05,
     noise: Annotated[float, typer.Option(metavar="S", help="Noise on standardised inputs while training.")] = 0.0,
     patience: Annotated[int, typer.Option(metavar="N", help="Epochs without a better choice that end it.")] = 1000,
     validation: Annotated[float, typer.Option(metavar="P", help="Part of the training data that chooses.")] = 0.2,
@@ -70,8 +75,8 @@ def train(
         "couplings": couplings, "step": _steps(step), "level": level, "guarantee": guarantee,
     }  # fmt: skip
     plan = {
-        "epochs": epochs, "batch": batch, "learning_rate": learning_rate, "noise": noise, "patience": patience,
-        "validation": validation, "seed": seed,
+        "epochs": epochs, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay, "clip": clip,
+        "smoothing": smoothing, "noise": noise, "patience": patience, "validation": validation, "seed": seed,
     }  # fmt: skip
     more = {"seconds": seconds, "checkpoint": checkpoint, "device": device, "keep": keep}
     try:
@@ -106,10 +111,11 @@ def _run(
 
         def told(trainer: Trainer) -> None:
             last = trainer.curve[-1]
-            progress(
-                f"epoch {trainer.epoch} of {how.epochs}: loss {last['loss']:.4g}, "
-                f"validation accuracy {last['validation_accuracy']:.4f}"
-            )
+            said = (
+                f"accuracy {last['validation_accuracy']:.4f}" if "validation_accuracy" in last
+                else f"error {last['validation_rmse']:.4g}"
+            )  # fmt: skip
+            progress(f"epoch {trainer.epoch} of {how.epochs}: loss {last['loss']:.4g}, validation {said}")
 
         progress("training")
         try:
@@ -120,7 +126,9 @@ def _run(
             else:
                 output.console(stderr=True).print(str(error))
             return certifying.EXIT["undecided"]
-    if as_json:
+    if os.environ.get("RANK", "0") != "0":
+        pass  # of several processes under torch's launcher the first speaks
+    elif as_json:
         output.print_json({"verdict": "contracting", "folder": str(made.folder), **made.report})
     else:
         _summary(data, made)
@@ -129,6 +137,7 @@ def _run(
 
 def _summary(data: str, made: Product) -> None:
     from certes import words
+    from certes.nn.product import PAGE
     from rich.text import Text
 
     from certes_client import output
@@ -137,17 +146,29 @@ def _summary(data: str, made: Product) -> None:
     screen.print(output.headline("contracting", f"{report['modules']} modules, {report['states']} states: {data}"))
     level = ("rate", report["rate"]) if report["rate"] is not None else ("factor", report["factor"])
     rows = [
-        ("accuracy", f"{report['test_accuracy']:.4f} on data that chose nothing"),
-        ("", f"{report['validation_accuracy']:.4f} on those that chose epoch {report['epoch']} of {report['epochs']}"),
+        *_tested(report),
         (level[0], words.claimed(level[1], up=level[0] == "factor")),
         ("parameters", f"{report['parameters']} trained, {report['couplings']} couplings"),
         *[("note", note) for note in report["notes"]],
     ]
     screen.print(output.fields(rows))
     command = f"certes verify {shlex.quote(str(made.certificate))} --weights {shlex.quote(str(made.folder))}"
-    for label, text in (("folder", made.folder), ("certificate", made.certificate), ("check it", command)):
+    page = made.folder / PAGE
+    places = (("folder", made.folder), ("certificate", made.certificate), ("report", page), ("check it", command))
+    for label, text in places:
         line = Text.assemble((f"  {label:<13}", "dim"), words.printable(str(text), 4000))
         screen.print(line, soft_wrap=True)
+
+
+def _tested(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How well the network does, on data that chose nothing and on those that chose."""
+    chose = f"on those that chose epoch {report['epoch']} of {report['epochs']}"
+    if report["task"] == "classification":
+        test = f"{report['test_accuracy']:.4f} on data that chose nothing"
+        return [("accuracy", test), ("", f"{report['validation_accuracy']:.4f} {chose}")]
+    share = "" if report["test_r2"] is None else f", R squared {report['test_r2']:.4f}"
+    test = f"{report['test_rmse']:.6g} (root mean square){share}, on data that chose nothing"
+    return [("error", test), ("", f"{report['validation_rmse']:.6g} {chose}")]
 
 
 def _sizes(text: str) -> list[int]:

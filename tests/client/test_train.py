@@ -38,13 +38,45 @@ def test_trained_and_certified(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert shown.code == 0
     assert "certes verify" in shown.out
     assert "rate" in shown.out
+    assert "accuracy" in shown.out
+    assert "report.html" in shown.out
+    assert (tmp_path / "again" / "report.html").exists()
+
+
+def test_numbers_instead_of_classes(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
+    with np.load(data) as file:
+        inputs = file["inputs"]
+    path = tmp_path / "ramps.npz"
+    np.savez(path, inputs=inputs, targets=1000.0 * inputs[:, -1, 0])
+    done = inside(capsys, "train", path, "--out", tmp_path / "net", *SMALL, "--json")
+    assert done.code == 0
+    assert done.json["task"] == "regression"
+    assert done.json["test_rmse"] > 1.0
+    shown = inside(capsys, "train", path, "--out", tmp_path / "again", *SMALL)
+    assert f"{done.json['test_rmse']:.6g} (root mean square), R squared {done.json['test_r2']:.4f}" in shown.out
+    assert "accuracy" not in shown.out
+
+
+def test_a_name_without_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    done = inside(capsys, "train", "digits", "--out", tmp_path / "net", "--modules", "2x8", "--epochs", "1", "--json")
+    assert done.code == 0
+    assert done.json["task"] == "classification"
+
+
+def test_of_several_processes_one_speaks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    done = inside(capsys, "train", data, "--out", tmp_path / "net", *SMALL, "--json")
+    assert (done.code, done.out) == (0, "")
 
 
 @pytest.mark.parametrize(("options", "named"), [
     (("--modules", "none"), "--modules"), (("--modules", "2x0"), "--modules"), (("--step", "2"), "--step"),
     (("--step", "a,b"), "--step"), (("--level", "1.5"), "--level"), (("--epochs", "0"), "--epochs"),
     (("--kind", "gru"), "--kind"), (("--topology", "random"), "--couplings"),
-    (("--learning-rate", "-1"), "--learning-rate"), (("--device", "abacus"), "--device"),
+    (("--learning-rate", "-1"), "--learning-rate"), (("--weight-decay", "-1"), "--weight-decay"),
+    (("--smoothing", "0.9"), "--smoothing"), (("--clip", "0"), "--clip"), (("--device", "abacus"), "--device"),
     (("--step", "1", "--level", "0.9", "--activation", "gelu"), "--step"),
 ])  # fmt: skip
 def test_errors_name_the_option(
@@ -57,7 +89,15 @@ def test_errors_name_the_option(
 
 
 def test_data_that_are_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for name in ("nothing.npz", "nothing.ts", "nothing.csv", "japanese-vowels:nowhere", "mnist-rows:nowhere"):
+    for name in (
+        "nothing.npz",
+        "nothing.ts",
+        "nothing.csv",
+        "nothing",
+        "digits:nowhere",
+        "japanese-vowels:nowhere",
+        "mnist-rows:nowhere",
+    ):
         done = inside(capsys, "train", tmp_path / name if ":" not in name else name, "--out", tmp_path / "x", "--json")
         assert done.code == 2
         assert done.json["field"] == "DATA"
