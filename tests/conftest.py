@@ -18,7 +18,7 @@ import pytest
 
 SLOW = "CERTES_SLOW"
 SEED = "CERTES_SLOW_SEED"
-SAMPLE_SIZE = 4
+SAMPLE_SIZE = 6
 STARTED = time.time()
 
 hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)

@@ -40,6 +40,7 @@ BOUNDS = (bound_candidates.conic, bound_candidates.norm, bound_candidates.lure, 
 FEW = (lure_level, radius, bounds, margins, symmetric, singular, absolute, *BOUNDS)
 
 
+@pytest.mark.slow
 def test_audit_and_judge_agree_on_candidates_near_the_boundary() -> None:
     """Two programs that share no formula: blocks against Schur complements, balls against elimination."""
     answers = {True: 0, False: 0}

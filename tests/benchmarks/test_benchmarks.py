@@ -24,8 +24,13 @@ from benchmarks import (
     stopwatch,
 )
 
+#: Those that start services, or compose large assemblies.
+_LONG = ("load", "service", "assemblies")
 
-@pytest.mark.parametrize("name", __main__.NAMES)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in _LONG)) for name in __main__.NAMES]
+)
 def test_benchmark_runs_and_writes_json(name, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("untouched")

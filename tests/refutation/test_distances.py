@@ -105,6 +105,7 @@ def random_system(seed: int) -> System:
     return form(random.standard_normal((n, n)), step=step, **slope)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(st.integers(0, 10_000))
 def test_no_scale_is_both_certified_and_refuted(seed):
@@ -180,6 +181,7 @@ def ratios(size: int, seeds: range) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 def test_the_gap_for_ten_neurons():
     """The maximum is what enumeration of all 2^10 vertices gives, too: no equilibrium refutes at less (seed 5)."""
     found = ratios(10, range(10))

@@ -214,6 +214,7 @@ def test_slow_instability_is_left_alone():
     assert refute(RateNetwork([[1.00001]], "relu")) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "tanh"])
 def test_an_instability_of_a_thousandth_is_told(name):
     refuted(RateNetwork([[0.0, 1.001], [1.001, 0.0]], name))

@@ -57,6 +57,7 @@ def compare(server: Running, said: dict[str, Any]) -> None:
         assert found["state"] == "done", "what was under way begins anew"
 
 
+@pytest.mark.slow
 def test_backup_and_restore_on_another_disk(tmp_path: Path) -> None:
     with running(tmp_path / "old", solvers=1) as server:
         said = filled(server)
@@ -135,6 +136,7 @@ def test_a_backup_that_was_changed_is_refused(tmp_path: Path, saved: Path, chang
     assert certes("storage", "restore", saved, "--data", tmp_path / "new").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_service_has_no_backup(tmp_path: Path) -> None:
     with running(tmp_path / "data") as server, server.client() as http:
         post_file(http, weights())
@@ -150,6 +152,7 @@ def test_a_damaged_service_has_no_backup(tmp_path: Path) -> None:
     assert "empty folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_collect_as_a_command(tmp_path: Path) -> None:
     with running(tmp_path / "data", blob_grace_seconds=0.0) as server, server.client() as http:
         http.delete(post_file(http, weights()).json()["certificate"]["href"])

@@ -115,6 +115,7 @@ def test_ready_says_what_is_missing(serve: Serve) -> None:
         assert post_file(http, weights()).json()["verdict"] == "contracting"
 
 
+@pytest.mark.slow
 def test_ready_while_the_database_hangs(tmp_path: Path, postgres: Cluster, postgres_url: str) -> None:
     """A database that takes connections and answers nothing: not ready, within its patience, and health answers."""
     with running(tmp_path / "data", database=postgres_url) as server, server.client() as http:

@@ -101,6 +101,7 @@ def test_crowded_and_busy_while_health_answers(serve: Serve) -> None:
         assert post_file(http, weights()).json()["verdict"] == "contracting"
 
 
+@pytest.mark.slow
 def test_a_crowd_that_waits_for_solvers_is_refused(serve: Serve) -> None:
     """Verifications and questions that keep nothing are no jobs; they are counted all the same."""
     server = serve(solvers=1, queue=1)

@@ -123,6 +123,7 @@ def test_many_processes_on_one_sqlite_file(tmp_path: Path) -> None:
         assert len(http.get("/v1/jobs?limit=100").json()["jobs"]) == 30
 
 
+@pytest.mark.slow
 def test_a_row_of_another_serialisation_is_refused(tmp_path: Path) -> None:
     """Somebody who can write the queue's database puts a pickle into it: it is not unpickled."""
     marker = tmp_path / "unpickled"
