@@ -1,4 +1,4 @@
-"""Measure, print a table, write benchmarks/results/NAME.json and the table in docs/benchmarks.md."""
+"""Measure, print a table, write benchmarks/results/NAME.json and the tables in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -19,30 +19,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="toy sizes: shows that it runs, measures nothing")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="where the JSON goes")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "benchmarks.md", help="page that holds the table")
-    parser.add_argument("--table", action="store_true", help="measure nothing; write the page from the JSON at hand")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "benchmarks.md", help="page that holds the tables")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.names) - set(NAMES))
     if unknown:
         parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(NAMES)}")
-    every = (
-        []
-        if not options.table
-        else [row for name in NAMES for row in report.read_json(options.results / f"{name}.json")]
-    )
-    for name in () if options.table else options.names or NAMES:
+    every = []
+    for name in options.names or NAMES:
         rows = []
         for row in importlib.import_module(f"benchmarks.{name}").rows(options.quick):
             print("  ".join(filter(None, row.cells())), file=sys.stderr, flush=True)
             rows.append(row)
-        report.write_json(options.results / f"{name}.json", rows, report.machine(), options.quick)
+        about = report.machine()
+        report.write_json(options.results / f"{name}.json", rows, about, options.quick)
+        if not options.quick:
+            report.write_markdown(options.docs, name, report.markdown(rows, about))
         every += rows
-    about = report.machine()
     report.show(every)
-    print(f"Machine: {report.machine_line(about)}")
-    if not options.quick and not options.names:
-        report.write_markdown(options.docs, report.markdown(every, about))
-        print(f"Table written to {options.docs}")
+    print(f"Machine: {report.machine_line(report.machine())}")
     return 0
 
 

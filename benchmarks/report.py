@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 from benchmarks.measure import Race, Spread
 
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-
 Unit = Literal["", "x", "times faster", "s", "GB", "n^2 doubles"]
 
 
@@ -157,39 +155,23 @@ def write_json(path: Path, rows: Sequence[Row], about: dict[str, Any], quick: bo
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> list[Row]:
-    """The rows of :func:`write_json`.
-
-    Raises:
-        ValueError: they are of toy sizes.
-    """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content["quick"]:
-        raise ValueError(f"{path} holds a quick run")
-    found = []
-    for entry in content["rows"]:
-        del entry["outcome"]
-        spreads = {name: entry[name] and Spread(**entry[name]) for name in ("value", "ours", "other")}
-        found.append(Row(**{**entry, **spreads}))
-    return found
-
-
 def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
-    """The table for docs/benchmarks.md."""
+    """A table for docs/benchmarks.md."""
     lines = [f"Machine: {machine_line(about)}", "", "| " + " | ".join(HEADINGS) + " |", "| --- " * len(HEADINGS) + "|"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row.cells()) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def write_markdown(path: Path, text: str) -> None:
-    """Replace what stands between the markers.
+def write_markdown(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
 
     Raises:
-        ValueError: the file lacks the markers.
+        ValueError: the file lacks them.
     """
+    first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     whole = path.read_text(encoding="utf-8")
-    before, begin, rest = whole.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = whole.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"{path} lacks the markers {BEGIN} and {END}")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        raise ValueError(f"{path} lacks the markers {first} and {last}")
+    path.write_text(f"{before}{first}\n{text}\n{last}{after}", encoding="utf-8")

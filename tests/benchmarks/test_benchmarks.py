@@ -123,12 +123,19 @@ def test_a_speed_meets_its_aim_from_above():
 
 def test_markdown_goes_between_the_markers(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.write_markdown(page, "new")
-    assert page.read_text() == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
-    page.write_text("no markers")
+    other = "<!-- lure: begin -->\nother\n<!-- lure: end -->"
+    page.write_text(f"before\n{other}\n<!-- load: begin -->\nold\n<!-- load: end -->\nafter\n")
+    report.write_markdown(page, "load", "new")
+    assert page.read_text() == f"before\n{other}\n<!-- load: begin -->\nnew\n<!-- load: end -->\nafter\n"
     with pytest.raises(ValueError, match="markers"):
-        report.write_markdown(page, "new")
+        report.write_markdown(page, "engine", "new")
+
+
+def test_every_benchmark_has_its_place_on_the_page():
+    text = (__main__.ROOT / "docs" / "benchmarks.md").read_text()
+    for name in __main__.NAMES:
+        assert text.count(f"<!-- {name}: begin -->") == text.count(f"<!-- {name}: end -->") == 1
+        assert f"| `{name}` |" in text
 
 
 def test_quartiles():
@@ -306,7 +313,7 @@ def test_heterogeneous_problem_is_as_described():
     np.testing.assert_array_equal(system.matrix("C"), np.eye(40))
 
 
-def test_the_page_can_be_written_from_the_results_at_hand(tmp_path):
+def test_results_as_json(tmp_path):
     rows = [
         report.Row(
             "a",
@@ -322,9 +329,7 @@ def test_the_page_can_be_written_from_the_results_at_hand(tmp_path):
         report.Row("b", "n = 2", measure.Spread(9.0, 9.0, 9.0, 1), "times faster", 20.0, because="slow", note={"k": 1}),
     ]
     report.write_json(tmp_path / "x.json", rows, {}, quick=False)
-    again = report.read_json(tmp_path / "x.json")
-    assert again == rows
-    assert [row.outcome for row in again] == ["met", "missed because slow"]
-    report.write_json(tmp_path / "x.json", rows, {}, quick=True)
-    with pytest.raises(ValueError, match="quick"):
-        report.read_json(tmp_path / "x.json")
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert [row["outcome"] for row in written["rows"]] == ["met", "missed because slow"]
+    assert written["rows"][0]["value"] == {"median": 1.0, "low": 0.5, "high": 2.0, "count": 5}
+    assert not written["quick"]
