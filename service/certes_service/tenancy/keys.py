@@ -205,10 +205,5 @@ def alive(revoked: float | None, expires: float | None, now: float) -> bool:
     return revoked is None and (expires is None or now < expires)
 
 
-def looks_like_a_key(text: str) -> bool:
-    """Whether a text has the form of a key; others need not be looked up."""
-    return _KEY.fullmatch(text) is not None
-
-
 def _ordered(scopes: frozenset[str]) -> list[str]:
     return [scope for scope in SCOPES if scope in scopes]
