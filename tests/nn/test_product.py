@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from certes.assemblies import Assembly
 from certes.composition.compose import compose
 from certes.composition.description import read
-from certes.nn import page, product
+from certes.nn import page, product, skew
 from certes.nn.architecture import Architecture
 from certes.nn.train import train
 from certes.nn.trainer import Plan
@@ -69,6 +70,31 @@ def test_no_number_claims_more_than_the_certificate(tmp_path: Path) -> None:
             shown = re.search(r"the rate (\S+) or more", words)
             assert shown is not None
             assert made.report["rate"] - 1e-5 < float(shown[1]) <= made.report["rate"]
+
+
+def test_an_earlier_result_makes_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the next one comes to nothing: no report of other weights is left."""
+    first = train(ARCHITECTURE, problem(), Plan(epochs=1), tmp_path / "out")
+    (first.folder / "notes.txt").write_text("mine")
+    second = train(ARCHITECTURE, problem(), Plan(epochs=1, seed=1), tmp_path / "out", draw=False)
+    assert [path.name for path in second.folder.glob("*.assembly.json")] == [second.certificate.name]
+    assert second.certificate.name != first.certificate.name
+    assert not list(second.folder.glob("*.svg"))
+    monkeypatch.setattr(skew.Skew, "_shrink", lambda self, gamma: torch.full((), 300.0))
+    with pytest.raises(product.NotCertified):
+        train(ARCHITECTURE, problem(), Plan(epochs=1, seed=2), tmp_path / "out")
+    left = {path.name for path in second.folder.iterdir()}
+    assert {product.WEIGHTS, "notes.txt"} <= left
+    assert not left & {product.REPORT, product.PAGE, product.CURVE, second.certificate.name}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"certificate": 3}', '{"certificate": "../x"}', "{", "\udcff"])
+def test_a_report_that_is_none_is_overwritten(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.assembly.json").write_text("theirs")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / product.REPORT).write_bytes(text.encode("utf-8", "surrogateescape"))
+    train(ARCHITECTURE, problem(), Plan(epochs=1), tmp_path / "out", draw=False)
+    assert (tmp_path / "x.assembly.json").read_text() == "theirs"
 
 
 def test_every_smaller_step_is_safe(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def write(
     *,
     draw: bool = True,
 ) -> Product:
-    """Export, certify and write.
+    """Export, certify and write; an earlier result in the folder makes way first: nothing speaks of other weights.
 
     Args:
         network: the trained network.
@@ -92,6 +93,7 @@ def write(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _clear(folder)
         write_weights(folder / WEIGHTS, tensors(network))
         (folder / DESCRIPTION).write_text(json.dumps(description(network), indent=1) + "\n")
         assembly = read(folder / DESCRIPTION).assembly
@@ -171,6 +173,17 @@ def curve_text(curve: Sequence[Mapping[str, float]]) -> str:
     writer.writeheader()
     writer.writerows(dict(entry) for entry in curve)
     return stream.getvalue()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what speaks of an earlier result; certificates of modules may be those of the next one, and can stay."""
+    try:
+        known = json.loads((folder / REPORT).read_text())["certificate"]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = ""
+    old = [f"{known}.assembly.json"] if isinstance(known, str) and re.fullmatch("[0-9a-f]{64}", known) else []
+    for name in (REPORT, PAGE, CURVE, *FIGURES.values(), *old):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _draw(folder: Path, curve: Sequence[Mapping[str, float]], report: dict[str, Any], found: Composition) -> str | None:
