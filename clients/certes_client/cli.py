@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 GROUP = "certes.commands"
 #: Verbs that the service brings, by the extra of that name.
 SERVICE = ("serve", "worker", "keys", "storage", "config")
+#: The others, in the order in which they are listed.
+VERBS = ("inspect", "certify", "verify", "figure", "project", "repair", "compose", "train", "check", "init")
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 4, 130
 
 
@@ -100,7 +102,7 @@ def build() -> typer.Typer:
         """Stability certificates for recurrent neural networks that anyone can check."""
 
     app.callback()(options)
-    order = ["inspect", "certify", "verify", "figure", "project", "repair", "compose", "train", *SERVICE]
+    order = [*VERBS, *SERVICE]
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     for name in sorted(found, key=lambda verb: (order.index(verb) if verb in order else len(order), verb)):
         entry = found[name]

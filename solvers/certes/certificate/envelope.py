@@ -170,6 +170,15 @@ def _public_key(pem: bytes) -> Any:
     return SSlibKey.from_crypto(key)
 
 
+def key_id(pem: bytes) -> str:
+    """The id under which signatures of an Ed25519 public key (PEM) stand.
+
+    Raises:
+        InputError: no such key.
+    """
+    return str(_public_key(pem).keyid)
+
+
 def read_key(key: bytes | str | os.PathLike[str]) -> bytes:
     """PEM bytes of a key given as bytes or as a path.
 
