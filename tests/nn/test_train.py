@@ -274,3 +274,56 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         for here, there in zip(*(np.array([line.split(",") for line in c[1:]], float) for c in curves), strict=True):
             assert here == pytest.approx(there, rel=1e-2)
         assert len(list((tmp_path / "two" / f"{name}-state").glob("state-*"))) == 1
+
+
+def test_training_ends_early_where_nothing_better_comes(tmp_path: Path) -> None:
+    """Without a learning rate no epoch is better than the first."""
+    made = train(ARCHITECTURE, problem(), Plan(epochs=50, learning_rate=0.0, patience=3), tmp_path / "out", draw=False)
+    assert (made.report["epoch"], made.report["epochs"], made.report["ended"]) == (1, 4, "finished")
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    net = ARCHITECTURE.build(2, 2, 0)
+    plan = Plan(epochs=10, batch=45, learning_rate=0.5, warmup=0.2)
+    trainer = Trainer(net, plan, problem().train, problem().test)
+    rates: list[float] = []
+    trainer.optimiser.step = lambda: rates.append(trainer.optimiser.param_groups[0]["lr"])  # type: ignore[assignment,method-assign,misc]
+    while not trainer.finished:
+        trainer.advance()
+    assert len(rates) == 20
+    assert rates[:5] == pytest.approx([0.02, 0.14, 0.26, 0.38, 0.5])
+    assert rates[12] == pytest.approx(0.25), "half way down"
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] < 0.01
+
+
+def test_gradients_are_clipped() -> None:
+    net = ARCHITECTURE.build(2, 2, 0)
+    trainer = Trainer(net, Plan(epochs=1, clip=1e-3), problem().train, problem().test)
+    norms: list[float] = []
+
+    def noted() -> None:
+        norms.append(float(torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None]).norm()))
+
+    trainer.optimiser.step = noted  # type: ignore[assignment,method-assign]
+    trainer.advance()
+    assert max(norms) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_weights_that_are_not_finite_are_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the loss shows it, or only the sequences that choose do, after the last step."""
+    for last in (False, True):
+        seen: list[int] = []
+
+        def spoilt(self: Trainer, batch: Any, k: int, count: int, last: bool = last, seen: list[int] = seen) -> float:
+            seen.append(k)
+            if not last or k == count - 1:
+                with torch.no_grad():
+                    self.network.input.weight.fill_(float("nan"))
+            return 1.0 if last else float("nan")
+
+        monkeypatch.setattr(Trainer, "_step", spoilt)
+        with pytest.raises(NotTrained) as caught:
+            train(ARCHITECTURE, problem(), Plan(epochs=3), tmp_path / f"{last}")
+        assert caught.value.reason == "diverged"
+        assert not (tmp_path / f"{last}").exists()
