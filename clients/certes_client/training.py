@@ -49,6 +49,7 @@ def train(
     clip: Annotated[float, typer.Option(metavar="C", help="Largest norm of the gradient.")] = 1.0,
     smoothing: Annotated[float, typer.Option(metavar="P", help="Of the labels; of no account to targets.")] = 0.05,
     noise: Annotated[float, typer.Option(metavar="S", help="Noise on standardised inputs while training.")] = 0.0,
+    jitter: Annotated[int, typer.Option(metavar="N", help="Pixels by which images are moved while training.")] = 0,
     patience: Annotated[int, typer.Option(metavar="N", help="Epochs without a better choice that end it.")] = 1000,
     validation: Annotated[float, typer.Option(metavar="P", help="Part of the training data that chooses.")] = 0.2,
     seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
@@ -76,7 +77,8 @@ def train(
     }  # fmt: skip
     plan = {
         "epochs": epochs, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay, "clip": clip,
-        "smoothing": smoothing, "noise": noise, "patience": patience, "validation": validation, "seed": seed,
+        "smoothing": smoothing, "noise": noise, "jitter": jitter, "patience": patience, "validation": validation,
+        "seed": seed,
     }  # fmt: skip
     more = {"seconds": seconds, "checkpoint": checkpoint, "device": device, "keep": keep}
     try:

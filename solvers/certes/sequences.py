@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,13 @@ class Sequences:
         labels: the class of each, shape (N,), int64, not negative; or targets, float64, finite: of the last step,
             shape (N, outputs), or of every step, shape (N, T, outputs).
         lengths: steps of each sequence, shape (N,); what follows is padding. None: all T.
+        image: (height, width), if each sequence is an image that is read row by row or pixel by pixel, in order.
     """
 
     inputs: NDArray[Any]
     labels: NDArray[Any]
     lengths: NDArray[np.int64] | None = None
+    image: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,7 +69,7 @@ class Sequences:
     def take(self, index: NDArray[np.integer[Any]]) -> Sequences:
         """Some of them."""
         lengths = None if self.lengths is None else self.lengths[index]
-        return Sequences(self.inputs[index], self.labels[index], lengths)
+        return Sequences(self.inputs[index], self.labels[index], lengths, self.image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,11 +342,19 @@ def _named(kind: str, folder: Path, seed: int) -> DataSet:
     how: Any = order or "rows"
     if family == "digits":
         pixels, labels = images.digits(folder)
-        return DataSet.of(images.ordered(pixels, how), labels, seed=seed)
-    parts = {part: (images.ordered(pixels, how), labels) for part, (pixels, labels) in images.mnist(folder).items()}
+        return _of_images(DataSet.of(images.ordered(pixels, how), labels, seed=seed), how, pixels.shape)
+    found = images.mnist(folder)
+    shape = next(iter(found.values()))[0].shape
+    parts = {part: (images.ordered(pixels, how), labels) for part, (pixels, labels) in found.items()}
     if len(parts) == 1:
-        return DataSet.of(*next(iter(parts.values())), seed=seed)
-    return DataSet.of(*parts["train"], *parts["t10k"])
+        return _of_images(DataSet.of(*next(iter(parts.values())), seed=seed), how, shape)
+    return _of_images(DataSet.of(*parts["train"], *parts["t10k"]), how, shape)
+
+
+def _of_images(data: DataSet, how: images.Order, shape: tuple[int, ...]) -> DataSet:
+    """The same, knowing that its sequences are images, where their pixels are in order."""
+    image = None if how == "permuted" else (shape[1], shape[2])
+    return DataSet(replace(data.train, image=image), replace(data.test, image=image))
 
 
 def _bundled(kind: str) -> Path:

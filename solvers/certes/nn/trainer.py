@@ -22,6 +22,7 @@ from certes.errors import InputError
 from certes.nn import parallel
 from certes.nn.assembly import Assembly
 from certes.nn.tasks import Data, Score, moments, task_of
+from certes.nn.variation import Variation
 from certes.sequences import Sequences
 
 Stop = Literal["deadline", "cancelled", "diverged"]
@@ -29,6 +30,7 @@ _STOPS: tuple[Stop | None, ...] = (None, "deadline", "cancelled", "diverged")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 #: Most parts into which a batch is cut where memory does not suffice.
 _MOST_PARTS = 64
+_MOST_JITTER = 1000
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Plan:
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         smoothing: of the labels; of no account to targets.
-        noise: standard deviation of Gaussian noise that is added to the inputs while training.
+        noise: standard deviation of Gaussian noise that is added to the inputs while training, in their own units.
+        jitter: where sequences are images: pixels by which each is moved at most while training, anew each time.
         patience: epochs without a better choice after which training ends.
         validation: share of the training data that chooses the epoch.
         seed: of everything that is drawn.
@@ -60,15 +63,18 @@ class Plan:
     clip: float = 1.0
     smoothing: float = 0.05
     noise: float = 0.0
+    jitter: int = 0
     patience: int = 1000
     validation: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch", 1), ("patience", 1), ("seed", 0)):
+        for name, least in (("epochs", 1), ("batch", 1), ("patience", 1), ("seed", 0), ("jitter", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**53:
                 raise InputError(f"plan.{name}", repr(value), f"a whole number, at least {least}", "out-of-range")
+        if self.jitter > _MOST_JITTER:
+            raise InputError("plan.jitter", str(self.jitter), f"at most {_MOST_JITTER} pixels", "out-of-range")
         for name, low, high in (
             ("learning_rate", 0.0, 10.0), ("warmup", 0.0, 0.9), ("weight_decay", 0.0, 10.0), ("clip", 1e-6, 1e9),
             ("smoothing", 0.0, 0.5), ("noise", 0.0, 100.0), ("validation", 0.01, 0.5),
@@ -135,6 +141,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=False
         )
+        self._varied = Variation(plan.seed, plan.noise, plan.jitter, train.image)
         self.epoch, self.parts = 0, 1
         self.curve: list[dict[str, float]] = []
         self.chosen: Chosen | None = None
@@ -177,7 +184,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.learning_rate * _schedule(progress, self.plan.warmup)
         size = self.task.count(batch)
-        own = batch._replace(inputs=self._noisy(batch.inputs, k))
+        own = batch._replace(inputs=self._varied(batch.inputs, self.network.scale, self.epoch, k))
         if parallel.count() > 1:
             own = own.take(parallel.share(torch.arange(len(batch.labels), device=self.device)))
         while True:
@@ -209,13 +216,6 @@ class Trainer:
 
     def _loss(self, batch: Data) -> Tensor:
         return self.task.loss(self.network, batch)
-
-    def _noisy(self, inputs: Tensor, k: int) -> Tensor:
-        if not self.plan.noise:
-            return inputs
-        generator = torch.Generator().manual_seed((self.plan.seed * 1_000_003 + self.epoch) * 1_000_003 + k)
-        noise = torch.randn(inputs.shape, generator=generator).to(inputs.device)
-        return inputs + self.plan.noise * self.network.scale * noise
 
     def _record(self, loss: float, score: Score) -> None:
         entry = {"epoch": self.epoch, "loss": loss, "validation_loss": score.loss}
