@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from certes.words import claimed
 from certes_service.settings import Settings
 from certes_service.web.pages import STATIC, Pages, address, static
 from hypothesis import given
@@ -354,6 +355,24 @@ def test_graphs_of_assemblies(http: httpx.Client) -> None:
     assert "<svg onload" not in page + part.text
     network = post_file(http, weights()).json()["certificate"]["digest"]
     assert http.get(f"/certificates/{network}/graph").status_code == 404
+
+
+def test_modules_of_an_euler_map_have_rates(http: httpx.Client) -> None:
+    """The whole has a factor; the modules are certified in continuous time, and no rate is called a factor."""
+    couplings = [{"to": "b", "from": "a", "tensor": "L"}]
+    spec = {"modules": {"a": MODULE, "b": MODULE}, "couplings": couplings, "step": 0.1, "mode": "whole"}
+    where = _job_of(http, weights(W=SMALL, L=0.1 * np.eye(2)), what="assembly", spec=json.dumps(spec))
+    answer = http.get(f"/v1{where}").json()["answer"]
+    digest, rates = answer["certificate"]["digest"], answer["modules"]
+    assert answer["factor"] is not None
+    part = http.get(f"/certificates/{digest}/graph").text
+    assert '<th scope="col">Rate</th>' in part
+    assert "Factor" not in part
+    assert "colour by certified rate" in part
+    assert "certified factor" in part, "of the whole"
+    assert all(f"<td>{claimed(rate, up=False)}</td>" in part for rate in rates.values())
+    drawing = http.get(f"/v1/certificates/{digest}/figure.svg").text
+    assert "colour by certified rate" in drawing
 
 
 def test_lists_go_on(serve: Serve) -> None:

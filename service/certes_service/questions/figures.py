@@ -106,7 +106,8 @@ def _assembly(statement: AssemblyStatement, levels: Mapping[str, float], theme: 
     from certes.figure import GraphEdge, GraphNode, GraphPicture, render_assembly
 
     said = statement.predicate
-    slow = (min if said.claims.rate is not None else max)(levels.values(), default=None)
+    rates = said.claims.rate is not None or said.step is not None  # an Euler map of modules in continuous time
+    slow = (min if rates else max)(levels.values(), default=None)
     nodes = tuple(
         GraphNode(module.name, module.states, levels.get(module.name), limiting=levels.get(module.name, 0.0) == slow)
         for module in said.modules
@@ -114,4 +115,5 @@ def _assembly(statement: AssemblyStatement, levels: Mapping[str, float], theme: 
     edges = tuple(GraphEdge(edge.to, edge.source, 1.0, inside=edge.inside) for edge in said.couplings)
     rate, factor = said.claims.rate, said.claims.factor
     level = rate if rate is not None else factor
-    return render_assembly(GraphPicture(nodes, edges, level, rate is not None), "svg", theme)
+    shown = GraphPicture(nodes, edges, level, rate is not None, modules_continuous=rates)
+    return render_assembly(shown, "svg", theme)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,7 @@ class _Room:
 
 def _picture(said: AssemblyPredicate, find: Find, links: dict[str, str], prefix: str, room: _Room) -> GraphPicture:
     continuous = said.claims.rate is not None
+    rates = continuous or said.step is not None  # an Euler map of modules in continuous time
     room.left -= len(said.modules)
     nodes = []
     for module in said.modules:
@@ -96,7 +97,7 @@ def _picture(said: AssemblyPredicate, find: Find, links: dict[str, str], prefix:
         stored = find(module.certificate) if room.left >= 0 else None
         if stored is not None:
             links[path] = f"/certificates/{module.certificate}"
-        level, inner = _level(stored, continuous), None
+        level, inner = _level(stored, rates), None
         if stored is not None and stored.kind == "assembly":
             inside = open_assembly(stored.envelope)[1].predicate
             if path.count(SEPARATOR) + 1 < _DEEPEST and len(inside.modules) <= room.left:
@@ -105,11 +106,11 @@ def _picture(said: AssemblyPredicate, find: Find, links: dict[str, str], prefix:
         else:
             children = 1 if module.kind == "assembly" else 0
         nodes.append(GraphNode(module.name, module.states, level, False, children, inner))
-    slowest = _slowest(nodes, continuous)
+    slowest = _slowest(nodes, rates)
     nodes = [_limiting(node) if node.name == slowest else node for node in nodes]
     edges = tuple(GraphEdge(edge.to, edge.source, 1.0, edge.inside) for edge in said.couplings)
     level = said.claims.rate if continuous else said.claims.factor
-    return GraphPicture(tuple(nodes), edges, level, continuous)
+    return GraphPicture(tuple(nodes), edges, level, continuous, modules_continuous=rates)
 
 
 def _level(stored: Stored | None, continuous: bool) -> float | None:
@@ -153,7 +154,7 @@ def _answered(picture: GraphPicture, answer: Mapping[str, Any]) -> GraphPicture:
         else edge
         for edge in picture.edges
     )
-    return GraphPicture(nodes, edges, picture.level, picture.continuous)
+    return replace(picture, nodes=nodes, edges=edges)
 
 
 def _unfolded(picture: GraphPicture) -> frozenset[str]:
@@ -170,7 +171,7 @@ def _assemblies(picture: GraphPicture, prefix: str) -> Iterator[str]:
 def _rows(picture: GraphPicture, links: Mapping[str, str], prefix: str) -> Iterator[dict[str, Any]]:
     for node in picture.nodes:
         path = prefix + node.name
-        level = None if node.level is None else words.claimed(node.level, up=not picture.continuous)
+        level = None if node.level is None else words.claimed(node.level, up=not picture.rates)
         yield {
             "path": words.printable(path, 120),
             "states": node.size,
@@ -187,7 +188,7 @@ def _drawing(picture: GraphPicture, links: Mapping[str, str]) -> Markup:
     view = _View(plan)
     strongest = max((curve.edge.strength for curve in plan.curves), default=0.0) or 1.0
     parts = [_curve(curve, strongest, view) for curve in sorted(plan.curves, key=lambda each: each.edge.limiting)]
-    shades = _shades(plan.items, picture.continuous)
+    shades = _shades(plan.items, picture.rates)
     parts += [_item(item, links.get(item.path), shades, view) for item in plan.items]
     parts += [_label(label.text, label.centre, label.angle, plan.font, view) for label in plan.labels]
     box = f"0 0 {view.width:.0f} {view.height:.0f}"
