@@ -117,7 +117,7 @@ class ModelItem(pytest.Item):
         return self.path, None, f"certes: {self.name}"
 
 
-class _NotKept(Exception):  # noqa: N818
+class _NotKept(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(f"{outcome.model} ({outcome.file}) {outcome.state}: {outcome.sentence()}")
 

@@ -407,9 +407,13 @@ def test_the_table_and_files(capsys: Capture, tmp_path: Path) -> None:
     assert "net" in done.out
     assert "contracting, rate 0." in done.out
     report = tmp_path / "reports" / "certes.xml"
-    done = inside(capsys, "check", "--policy", policy, "--format", "junit", "--out", report)
-    assert (done.code, done.out) == (0, "")
+    told = ("--report", f"junit:{report}", "--report", f"markdown:{tmp_path / 'certes.md'}")
+    done = inside(capsys, "check", "--policy", policy, "--format", "github", *told)
+    assert (done.code, done.out) == (0, ""), "nothing to annotate"
     assert ET.parse(report).getroot().tag == "testsuites"
+    assert "**passed**" in (tmp_path / "certes.md").read_text()
+    for wrong in ("junit", "junit:", "yaml:x", f"json:{report}/below"):
+        assert inside(capsys, "check", "--policy", policy, "--report", wrong).code == 2
     assert inside(capsys, "check", "--policy", policy, "--format", "yaml").code == 2
     assert inside(capsys, "check", "--policy", tmp_path / "none.toml").code == 2
 

@@ -16,7 +16,9 @@ def check(
     form: Annotated[
         str, typer.Option("--format", metavar="table|json|junit|sarif|github|markdown", help="How it is told.")
     ] = "table",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where it is told; none: stdout.")] = None,
+    report: Annotated[
+        list[str] | None, typer.Option(metavar="FORMAT:FILE", help="Tell it in a file, too; can be repeated.")
+    ] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Later runs are compared with what passes now.")] = False,
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign with.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
@@ -36,6 +38,7 @@ def check(
     form = "json" if as_json else form
     if form != "table" and form not in reports.FORMATS:
         raise InputError("--format", repr(form), f"table, {', '.join(reports.FORMATS)}", "unknown-value")
+    files = [_file(entry) for entry in report or ()]
     promised = Policy.read(policy)
     unknown = [name for name in models or () if name not in promised.models]
     if unknown:
@@ -46,26 +49,37 @@ def check(
         outcomes = [checker.check(name) for name in models or promised.models]
         if accept:
             checker.accept(outcomes)
-    if form == "table" and out is None:
+    if form == "table":
         reports.table(outcomes)
     else:
-        text = reports.FORMATS["markdown" if form == "table" else form](outcomes)
-        _told(text, out)
+        print(reports.FORMATS[form](outcomes), end="", flush=True)
+    for kind, path in files:
+        _written(reports.FORMATS[kind](outcomes), path)
     return exit_code(outcomes)
 
 
-def _told(text: str, out: Path | None) -> None:
+def _file(text: str) -> tuple[str, Path]:
+    """FORMAT:FILE."""
     from certes.errors import InputError
 
-    if out is None:
-        print(text, end="", flush=True)
-        return
+    from certes_client.policy import reports
+
+    kind, _, path = text.partition(":")
+    if kind not in reports.FORMATS or not path:
+        expected = f"FORMAT:FILE, FORMAT one of {', '.join(reports.FORMATS)}"
+        raise InputError("--report", repr(text)[:200], expected, "unknown-value")
+    return kind, Path(path)
+
+
+def _written(text: str, path: Path) -> None:
+    from certes.errors import InputError
+
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        given = f"{out}: {error.strerror or error}"
-        raise InputError("--out", given, "a file that can be written", "unwritable") from error
+        given = f"{path}: {error.strerror or error}"
+        raise InputError("--report", given, "a file that can be written", "unwritable") from error
 
 
 def init(
