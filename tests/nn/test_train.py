@@ -239,7 +239,7 @@ from certes.nn.train import train
 from certes.nn.trainer import Plan
 from tests.nn.test_train import ARCHITECTURE, problem, ramps
 out = Path(sys.argv[1])
-for name, data in (("classes", problem(99)), ("numbers", ramps(99))):
+for name, data in (("classes", problem(99)), ("numbers", ramps(99)), ("again", ramps(99))):  # one after another
     made = train(ARCHITECTURE, data, Plan(epochs=3, batch=9, noise=0.1), out / name, checkpoint=out / f"{name}-state")
     assert made.folder == out / name and made.certificate.exists(), made
 assert not torch.distributed.is_initialized()

@@ -6,15 +6,19 @@ rounding, the one that a single process makes. What one process decides (to stop
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
+#: Trainings of this process so far; all processes of a launcher count alike.
+_TRAININGS = itertools.count()
 
 
 def _together() -> bool:
@@ -41,6 +45,13 @@ def own_device(name: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" and _several() else name
 
 
+@cache
+def _meeting() -> tuple[Any, int, int]:
+    """Where the processes meet, the number of this one, and how many there are."""
+    found: tuple[Any, int, int] = next(distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+    return found
+
+
 @contextmanager
 def launched(device: torch.device) -> Iterator[None]:
     """Join the processes that a launcher started, if one did, and leave them at the end."""
@@ -49,7 +60,11 @@ def launched(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = _meeting()
+    # Under a name of its own: what the processes of an earlier training left there would lead this one to closed doors.
+    own = distributed.PrefixStore(f"certes-{next(_TRAININGS)}", store)  # type: ignore[attr-defined]
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=own, rank=rank, world_size=size)
     try:
         yield
     finally:
