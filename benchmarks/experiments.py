@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 from certes.certificate.assembly_check import verify_assembly
-from certes.nn.architecture import Architecture
 from certes.nn.train import train
-from certes.nn.trainer import Plan
 from certes.sequences import read_data
+from certes.trainings import Architecture, Plan
 
 from benchmarks import report
 

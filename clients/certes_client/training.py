@@ -96,12 +96,11 @@ def _run(
     data: str, given: dict[str, Any], plan: dict[str, Any], out: Path, key: Path | None, more: dict[str, Any],
     as_json: bool,
 ) -> int:  # fmt: skip
-    from certes.nn.architecture import Architecture
     from certes.nn.product import NotCertified
     from certes.nn.train import NotTrained
     from certes.nn.train import train as learn
-    from certes.nn.trainer import Plan
     from certes.sequences import read_data
+    from certes.trainings import Architecture, Plan
 
     from certes_client import certifying, output
 

@@ -11,17 +11,17 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from certes import strictjson
 from certes.errors import InputError
-from certes.weights import read_weights, to_bytes
+from certes.weights import Limits, read_weights, to_bytes
 
 FORMAT = "certes.nn/1"
 STATE = "state.json"
@@ -39,6 +39,59 @@ class Checkpoint:
 
     numbers: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
+
+
+class Keeper(Protocol):
+    """Where the states of one question are kept."""
+
+    def save(self, state: Checkpoint) -> None:
+        """Keep a state instead of the one before."""
+        ...
+
+    def load(self) -> Checkpoint | None:
+        """The last state, or None if there is none yet."""
+        ...
+
+
+class Carried:
+    """States of one question as bytes, kept by somebody else.
+
+    Args:
+        question: what is computed, plain JSON values; a state of another question is refused.
+        data: the last state; None: there is none.
+        keep: given each new one.
+    """
+
+    def __init__(self, question: Mapping[str, Any], data: bytes | None, keep: Callable[[bytes], None]) -> None:
+        self.question, self._data, self._keep = dict(question), data, keep
+
+    def save(self, state: Checkpoint) -> None:
+        """Hand a state over."""
+        body = {"format": FORMAT, "question": self.question, "numbers": dict(state.numbers)}
+        text = json.dumps(body | {"sha256": _sum(body)}, allow_nan=False)
+        self._keep(to_bytes(dict(state.arrays), {"state": text}))
+
+    def load(self) -> Checkpoint | None:
+        """The state that was given.
+
+        Raises:
+            InputError: a state of another question, or a damaged one.
+        """
+        if self._data is None:
+            return None
+        try:
+            file = read_weights(self._data, Limits(header_bytes=_MOST))
+            body = strictjson.parse(
+                file.metadata.get("state", "").encode(), "checkpoint", max_bytes=_MOST, max_depth=12
+            )
+        except InputError as error:
+            raise _damaged(error.given) from error
+        if not isinstance(body, dict) or body.pop("sha256", None) != _sum(body) or body.get("format") != FORMAT:
+            raise _damaged("bytes with another checksum than stated")
+        if not (isinstance(body.get("question"), dict) and isinstance(body.get("numbers"), dict)):
+            raise _damaged("bytes without question or numbers")
+        same(body["question"], self.question)
+        return Checkpoint(body["numbers"], {name: entry.array() for name, entry in file.tensors.items()})
 
 
 class Checkpoints:
@@ -106,19 +159,8 @@ class Checkpoints:
         question, numbers, tensors = (body.get(name) for name in ("question", "numbers", "tensors"))
         if not (isinstance(question, dict) and isinstance(numbers, dict) and isinstance(tensors, dict)):
             raise _damaged(f"{STATE} without question, numbers or tensors")
-        self._same(question)
+        same(question, self.question)
         return Checkpoint(numbers, self._tensors(tensors))
-
-    def _same(self, question: Mapping[str, Any]) -> None:
-        for key in sorted({*question, *self.question}):
-            given, wanted = question.get(key), self.question.get(key)
-            if given != wanted:
-                raise InputError(
-                    "checkpoint",
-                    f"a state of another question: {key} {_short(given)}",
-                    f"{key} {_short(wanted)}, or an empty folder",
-                    "wrong-checkpoint",
-                )
 
     def _tensors(self, named: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         name = Path(str(named.get("file"))).name  # never outside the folder
@@ -133,6 +175,19 @@ class Checkpoints:
     def _unwritable(self, error: OSError) -> InputError:
         given = f"{self.folder}: {error.strerror or error}"
         return InputError("checkpoint", given, "a folder that can be written", "unwritable")
+
+
+def same(question: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise InputError unless a state is of the question that is asked."""
+    for key in sorted({*question, *expected}):
+        given, wanted = question.get(key), expected.get(key)
+        if given != wanted:
+            raise InputError(
+                "checkpoint",
+                f"a state of another question: {key} {_short(given)}",
+                f"{key} {_short(wanted)}, or an empty folder",
+                "wrong-checkpoint",
+            )
 
 
 def _sum(body: Mapping[str, Any]) -> str:

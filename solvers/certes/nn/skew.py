@@ -28,26 +28,15 @@ from torch import Tensor, nn
 from certes.errors import InputError
 from certes.nn.operators import Blocks, Dense, Operator, worth_blocks
 from certes.nn.stable import spectral_norm
+from certes.trainings import largest_coupling
+
+__all__ = ["LARGEST", "Skew", "Topology", "largest_coupling", "pairs_of"]
 
 Topology = Literal["all", "ring", "hub", "random", "none"]
-#: Part of the bound that is left to rounding.
-MARGIN = 1e-3
 #: Largest norm of couplings in continuous time: beyond, float32 keeps too few digits of what is skew in the metric.
 LARGEST = 100.0
 #: States up to which the norm is that of the singular values; beyond, the largest row sum bounds it.
 _EXACT = 2048
-
-
-def largest_coupling(level: float, step: float) -> float:
-    """The bound on norm(Gamma), a little inside; 0 if modules with such a level leave no room at such a step.
-
-    Args:
-        level: gamma, bound on the norm of the modules' weights times slopes, in the metric.
-        step: h, the largest step over tau.
-    """
-    square = (1.0 - step * level) ** 2 - (1.0 - step) ** 2
-    inside = level < 1.0 and step > 0.0 and abs(1.0 - step) + step * level < 1.0
-    return (1.0 - MARGIN) * math.sqrt(square) / step if inside and square > 0.0 else 0.0
 
 
 def pairs_of(topology: Topology, count: int, couplings: int | None, seed: int) -> list[tuple[int, int]]:

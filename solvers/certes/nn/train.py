@@ -14,11 +14,11 @@ import torch
 from certes.engines.monitor import time_limit
 from certes.errors import CertesError, InputError
 from certes.nn import parallel, product
-from certes.nn.architecture import Architecture
-from certes.nn.checkpoints import Checkpoint, Checkpoints
+from certes.nn.checkpoints import Checkpoint, Checkpoints, Keeper
 from certes.nn.tasks import Score
-from certes.nn.trainer import Chosen, Plan, Stop, Trainer
+from certes.nn.trainer import Chosen, Stop, Trainer
 from certes.sequences import DataSet
+from certes.trainings import Architecture, Plan
 
 Progress = Callable[[Trainer], None]
 
@@ -41,7 +41,7 @@ def train(
     plan: Plan,
     out: Path,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path | Callable[[dict[str, Any]], Keeper] | None = None,
     seconds: float | None = None,
     device: str = "cpu",
     keep: int = 1,
@@ -59,7 +59,8 @@ def train(
         data: training and test data; a part of the former chooses the epoch.
         plan: how.
         out: folder of the result.
-        checkpoint: folder that keeps the state after each epoch; the same question again goes on from there.
+        checkpoint: folder that keeps the state after each epoch, from which the same question again goes on; or a
+            function from the question (plain values) to whatever keeps it.
         seconds: time limit; the best epoch by then is the answer, if there is one.
         device: where torch computes; ``cuda`` under a launcher: the one of each process.
         keep: how many states of a run are kept in memory, see :class:`certes.nn.Assembly`.
@@ -77,9 +78,10 @@ def train(
         network = architecture.build(data.train.inputs.shape[2], data.outputs, plan.seed, keep)
         network.every = data.train.every
         trainer = Trainer(network, plan, *data.parts(plan.seed, plan.validation), own)
-        states = None
+        states: Keeper | None = None
         if checkpoint is not None and parallel.rank() == 0:
-            states = Checkpoints(checkpoint, question(architecture, plan, data))
+            asked = question(architecture, plan, data)
+            states = Checkpoints(checkpoint, asked) if isinstance(checkpoint, Path) else checkpoint(asked)
         state = parallel.first_says(None if states is None else states.load())
         if state is not None:
             trainer.restore(state.numbers, state.arrays)
@@ -129,7 +131,7 @@ def question(architecture: Architecture, plan: Plan, data: DataSet) -> dict[str,
 
 def _run(
     trainer: Trainer,
-    states: Checkpoints | None,
+    states: Keeper | None,
     seconds: float | None,
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,

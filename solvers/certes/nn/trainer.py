@@ -24,78 +24,13 @@ from certes.nn.assembly import Assembly
 from certes.nn.tasks import Data, Score, moments, task_of
 from certes.nn.variation import Variation
 from certes.sequences import Sequences
+from certes.trainings import Plan
 
 Stop = Literal["deadline", "cancelled", "diverged"]
 _STOPS: tuple[Stop | None, ...] = (None, "deadline", "cancelled", "diverged")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 #: Most parts into which a batch is cut where memory does not suffice.
 _MOST_PARTS = 64
-_MOST_JITTER = 1000
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to train.
-
-    Attributes:
-        epochs: at most.
-        batch: sequences per step.
-        learning_rate: at its highest, after ``warmup``; it falls to 0 over half a cosine.
-        warmup: share of all steps over which the learning rate rises.
-        weight_decay: of AdamW.
-        clip: largest norm of the gradient.
-        smoothing: of the labels; of no account to targets.
-        noise: standard deviation of Gaussian noise that is added to the inputs while training, in their own units.
-        jitter: where sequences are images: pixels by which each is moved at most while training, anew each time.
-        patience: epochs without a better choice after which training ends.
-        validation: share of the training data that chooses the epoch.
-        seed: of everything that is drawn.
-
-    Raises:
-        InputError: naming the entry.
-    """
-
-    epochs: int = 60
-    batch: int = 32
-    learning_rate: float = 5e-3
-    warmup: float = 0.1
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    smoothing: float = 0.05
-    noise: float = 0.0
-    jitter: int = 0
-    patience: int = 1000
-    validation: float = 0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch", 1), ("patience", 1), ("seed", 0), ("jitter", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**53:
-                raise InputError(f"plan.{name}", repr(value), f"a whole number, at least {least}", "out-of-range")
-        if self.jitter > _MOST_JITTER:
-            raise InputError("plan.jitter", str(self.jitter), f"at most {_MOST_JITTER} pixels", "out-of-range")
-        for name, low, high in (
-            ("learning_rate", 0.0, 10.0), ("warmup", 0.0, 0.9), ("weight_decay", 0.0, 10.0), ("clip", 1e-6, 1e9),
-            ("smoothing", 0.0, 0.5), ("noise", 0.0, 100.0), ("validation", 0.01, 0.5),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                raise InputError(f"plan.{name}", repr(value), f"a number from {low:g} to {high:g}", "out-of-range")
-
-    @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Plan:
-        """From plain values.
-
-        Raises:
-            InputError: naming the entry.
-        """
-        unknown = [name for name in given if name not in cls.__dataclass_fields__]
-        if unknown:
-            expected = f"only {', '.join(cls.__dataclass_fields__)}"
-            raise InputError(f"plan.{str(unknown[0])[:60]}", "an unknown entry", expected, "unknown-field")
-        return cls(**given)
 
 
 @dataclass(frozen=True)
