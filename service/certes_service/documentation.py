@@ -14,6 +14,7 @@ from certes_service.problems import MEDIA_TYPE
 from certes_service.samples import ANSWER, ENVELOPE_SAMPLE, PROOF_SAMPLE, REPORT, REQUEST, UNDECIDED
 from certes_service.samples_assembly import ASSEMBLY, ASSEMBLY_REQUEST
 from certes_service.samples_projection import INTERCONNECTION_REQUEST, PROJECTION, PROJECTION_REQUEST
+from certes_service.samples_training import TRAINING, TRAINING_REQUEST
 from certes_service.schema import (
     CertificateAnswer,
     CertificateRequest,
@@ -27,6 +28,7 @@ from certes_service.schema import (
     VerificationRequest,
 )
 from certes_service.schema_assembly import AssemblyAnswer, AssemblyRequest, AssemblySpecification
+from certes_service.schema_training import TrainingAnswer, TrainingRequest, TrainingSpecification
 from certes_service.tenancy.paths import Need, need_of
 
 DESCRIPTION = (
@@ -55,14 +57,16 @@ def _body(
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _question(json_model: str, example: Any, spec: Any, answers: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """A call that asks something about weights: it may become a job."""
+def _question(
+    json_model: str, example: Any, spec: Any, answers: dict[str, Any], file: str = "weights", **others: Any
+) -> dict[str, Any]:
+    """A call that asks something about the tensors of a file: it may become a job."""
     body = _body(
         json_model,
         example,
-        {"spec": spec, "weights": _FILE, **jobs.FIELDS},
-        ["spec", "weights"],
-        {"spec": {"contentType": "application/json"}, "weights": {"contentType": "application/octet-stream"}},
+        {"spec": spec, file: _FILE, **jobs.FIELDS},
+        ["spec", file],
+        {"spec": {"contentType": "application/json"}, file: {"contentType": "application/octet-stream"}},
         **others,
     )
     errors = problems(400, 401, 403, 409, 413, 415, 422, 429, 500, 501, 503, 504)
@@ -107,6 +111,17 @@ COMPOSE = _question(
         "description": "The answer: contracting, not_contracting or undecided",
         "content": {"application/json": {"example": ASSEMBLY}},
     },
+)
+
+TRAIN = _question(
+    "TrainingRequest",
+    TRAINING_REQUEST,
+    _ref("TrainingSpecification"),
+    {
+        "description": "The trained network and its certificate, if it was waited for",
+        "content": {"application/json": {"example": TRAINING}},
+    },
+    file="data",
 )
 
 VERIFY: dict[str, Any] = {
@@ -211,7 +226,7 @@ WEIGHTS: dict[str, Any] = {
 _MODELS = (
     AssemblyAnswer, AssemblyRequest, AssemblySpecification, CertificateAnswer, CertificateRequest,
     InterconnectionSpecification, Problem, ProjectionAnswer, ProjectionRequest, ProjectionSpecification, Specification,
-    VerificationAnswer, VerificationRequest,
+    TrainingAnswer, TrainingRequest, TrainingSpecification, VerificationAnswer, VerificationRequest,
 )  # fmt: skip
 
 

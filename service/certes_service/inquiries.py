@@ -1,4 +1,4 @@
-"""The calls that ask something: certificates, projections, assemblies, verifications."""
+"""The calls that ask something: certificates, projections, assemblies, trainings, verifications."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from certes_service import documentation
 from certes_service.intake import Body, about, as_file, as_flag, as_object, read_body, required, weights_of
 from certes_service.jobs.answering import as_json, respond
 from certes_service.jobs.desk import Desk
-from certes_service.questions import assemblies, certificates, projections, verifications
+from certes_service.questions import assemblies, certificates, projections, trainings, verifications
 from certes_service.questions.base import Question
 from certes_service.schema import CertificateAnswer, ProjectionAnswer, VerificationAnswer
 from certes_service.schema_assembly import AssemblyAnswer
+from certes_service.schema_training import TrainingAnswer
 from certes_service.tenancy.callers import allow
 
 _VERIFICATION = {"certificate", "proof", "weights", "tensors", "key", "exact"}
@@ -44,6 +45,15 @@ def install(app: FastAPI, desk: Desk) -> None:
         ``undecided`` is an answer too (200, certificate null).
         """
         return await respond(request, desk, "certify", about(assemblies.question))
+
+    @app.post("/v1/trainings", response_model=TrainingAnswer, **documentation.TRAIN)
+    async def train(request: Request) -> Response:
+        """Train a network of networks that is stable by construction, and certify it.
+
+        A job of the queue `train`. One that comes to no certified network has failed, with the reason.
+        """
+        make = about(trainings.question, "data")
+        return await respond(request, desk, "train", make, {"spec", "data", "tensors"}, wait=0.0, kept=True)
 
     @app.post("/v1/verifications", response_model=VerificationAnswer, **documentation.VERIFY)
     async def verify(request: Request) -> Response:

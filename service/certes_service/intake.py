@@ -194,14 +194,19 @@ def as_flag(value: Any, field: str) -> bool:
     return known[value]
 
 
-def about(make: Make) -> Callable[[Body], Question]:
-    """The question of a body with ``spec`` and ``weights`` or ``tensors``, made by a kind's ``question``."""
+def about(make: Make, file: str = "weights") -> Callable[[Body], Question]:
+    """The question of a body with ``spec`` and a file or ``tensors``, made by a kind's ``question``.
+
+    Args:
+        make: the kind's.
+        file: name of the file's part.
+    """
 
     def of(body: Body) -> Question:
         given = as_object(required(body, "spec", "the question as a JSON object"), "spec")
-        name = body.names.get("weights", "weights.safetensors")
+        name = body.names.get(file, f"{file}.safetensors")
         try:
-            weights = _needed(weights_of(body), body)
+            weights = _needed(weights_of(body, file), body, file)
         except InputError:
             make(given, b"", name)  # what is wrong with the spec is said first
             raise
@@ -210,25 +215,25 @@ def about(make: Make) -> Callable[[Body], Question]:
     return of
 
 
-def _needed(weights: bytes | None, body: Body) -> bytes:
+def _needed(weights: bytes | None, body: Body, part: str) -> bytes:
     if weights is None:
-        field, expected = ("weights", "a safetensors file") if body.multipart else ("tensors", "tensors by name")
+        field, expected = (part, "a safetensors file") if body.multipart else ("tensors", "tensors by name")
         raise InputError(field, "nothing", expected, "missing-value")
     return weights
 
 
-def weights_of(body: Body) -> bytes | None:
-    """The weight file of a body, be it a file or tensors inline; None: neither.
+def weights_of(body: Body, part: str = "weights") -> bytes | None:
+    """The file of a body, be it a file part or tensors inline; None: neither.
 
     Raises:
         InputError: both, or what is neither.
     """
-    file, inline = body.values.get("weights"), body.values.get("tensors")
+    file, inline = body.values.get(part), body.values.get("tensors")
     if file is not None and inline is not None:
-        raise InputError("weights", "both weights and tensors", "one of the two", "conflict")
+        raise InputError(part, f"both {part} and tensors", "one of the two", "conflict")
     if inline is not None:
         return weights_from_json(inline)
-    return None if file is None else as_file(file, "weights", body.multipart)
+    return None if file is None else as_file(file, part, body.multipart)
 
 
 def weights_from_json(tensors: Any) -> bytes:

@@ -87,7 +87,7 @@ def running(data: Path, *, env: dict[str, str] | None = None, **settings: Any) -
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One server for all tests that do not change its settings."""
     data = tmp_path_factory.mktemp("service") / "data"
-    with running(data, max_body_bytes=8 * MIB, max_json_bytes=MIB, max_states=300) as server:
+    with running(data, max_body_bytes=8 * MIB, max_json_bytes=MIB, max_states=300, train_seconds=60) as server:
         yield server
 
 

@@ -35,6 +35,7 @@ CALLS = {
     ("/v1/certificates/{digest}/badge.svg", "get"),
     ("/v1/projections", "post"),
     ("/v1/assemblies", "post"),
+    ("/v1/trainings", "post"),
     ("/v1/verifications", "post"),
     ("/v1/jobs", "get"),
     ("/v1/jobs/{job}", "get"),
@@ -225,9 +226,9 @@ def test_service_keeps_to_its_document(service: Running, path: str, method: str,
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
     """A server that asks for keys, and one."""
-    with running(tmp_path_factory.mktemp("keyed") / "data", keys=True, max_states=300) as server:
+    with running(tmp_path_factory.mktemp("keyed") / "data", keys=True, max_states=300, train_seconds=20) as server:
         command = [*CERTES, "keys", "create", "--tenant", "team", "--json", "--data", str(server.data)]
-        scopes = [part for scope in ("certify", "project", "admin") for part in ("--scope", scope)]
+        scopes = [part for scope in ("certify", "project", "train", "admin") for part in ("--scope", scope)]
         done = subprocess.run([*command, *scopes], capture_output=True, text=True, check=True, env=environment())
         yield server, json.loads(done.stdout)["key"]
 

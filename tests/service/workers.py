@@ -45,14 +45,14 @@ class Fleet:
     settings: dict[str, Any]
     workers: list[Worker]
 
-    def start(self) -> Worker:
+    def start(self, queue: str = "solve") -> Worker:
         """Another worker."""
         number = len(self.workers)
         file = settings_file(self.api.data, **self.settings)
         log = self.api.data.with_name(f"worker-{number}.log")
         with log.open("w") as stderr:
             process = subprocess.Popen(
-                [*CERTES, "worker", "--queue", "solve"], stdout=subprocess.PIPE, stderr=stderr, text=True,
+                [*CERTES, "worker", "--queue", queue], stdout=subprocess.PIPE, stderr=stderr, text=True,
                 env=environment(CERTES_CONFIG=str(file)),
             )  # fmt: skip
         assert process.stdout is not None

@@ -30,7 +30,7 @@ _LONGEST = 366 * 86400.0
 
 async def respond(
     request: Request, desk: Desk, scope: str, make: Callable[[Body], Question], parts: Iterable[str] = PARTS,
-    wait: float | None = None,
+    wait: float | None = None, kept: bool = False,
 ) -> Response:  # fmt: skip
     """Read a question, ask it, and answer the call.
 
@@ -41,6 +41,7 @@ async def respond(
         make: the question of a body; called in a thread.
         parts: names of the parts that the body may have, besides :data:`MANNER`.
         wait: seconds to wait where the caller says nothing; None: as the service is set.
+        kept: what comes of it has to be kept: ``store: false`` is refused.
 
     Raises:
         InputError: a body that is no question. What :meth:`Desk.ask` raises.
@@ -48,6 +49,8 @@ async def respond(
     caller = allow(request, scope)
     body = await read_body(request, desk.settings, {*parts, *MANNER}, {"spec"})
     asking, preferred = asking_of(request.headers, body, wait)
+    if kept and not asking.store:
+        raise InputError("store", "false", "true, or nothing: what is trained is a job, and is kept", "unsupported")
     question = await desk.in_thread(make, body)
     found = await desk.ask(caller, question, asking)
     applied = {} if preferred is None else {"Preference-Applied": preferred}

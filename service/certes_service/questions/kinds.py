@@ -19,6 +19,7 @@ KINDS: dict[str, str] = {
     "projection": "certes_service.questions.projections:ProjectionQuestion",
     "interconnection": "certes_service.questions.projections:InterconnectionQuestion",
     "assembly": "certes_service.questions.assemblies:AssemblyQuestion",
+    "training": "certes_service.questions.trainings:TrainingQuestion",
     "verification": "certes_service.questions.verifications:VerificationQuestion",
     "figure": "certes_service.questions.figures:FigureQuestion",
 }

@@ -67,9 +67,11 @@ def _linked(solved: Solved, *, signed: bool) -> dict[str, Any]:
             {"kind": "assembly" if speaks_of_an_assembly(document) else "network"} | links(digest)
             for digest, document in solved.documents.items()
         ]
-        answer["couplings"] = None
+        # of a training it is all tensors of the network
+        name = "weights" if "weights" in answer else "couplings"
+        answer[name] = None
         if made is not None:
-            answer["couplings"] = {"href": f"/v1/certificates/{solved.root}/weights", "sha256": made}
+            answer[name] = {"href": f"/v1/certificates/{solved.root}/weights", "sha256": made}
         return answer | {"certificate": {**link, "documents": listed}}
     return answer | {"certificate": link}
 

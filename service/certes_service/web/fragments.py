@@ -17,6 +17,7 @@ from certes_service.storage.store import Stored
 from certes_service.tenancy.callers import caller_of, identified
 from certes_service.web import graph
 from certes_service.web.comparison import Comparison, compare
+from certes_service.web.curves import charts
 from certes_service.web.figures import Figures
 from certes_service.web.pages import Pages
 
@@ -59,6 +60,16 @@ def install(app: FastAPI, desk: Desk, pages: Pages, figures: Figures) -> None:
         comparison = await desk.in_thread(_comparison, desk, found)
         return pages.answer(request, "_comparison.html", comparison=comparison)
 
+    @app.get("/jobs/{job}/curve", include_in_schema=False)
+    async def curve(request: Request, job: str) -> Response:
+        """The learning curve of a training, as far as it is."""
+        tenant = identified(request).tenant
+        found = await desk.job(tenant, job) if _NAME.fullmatch(job) else None
+        if found is None or found.kind != "training":
+            raise problems.Unknown("job", job[:80], "one of your trainings", "unknown-job")
+        known = (found.answer or found.progress or {}).get("curve") or []
+        return pages.answer(request, "_curve.html", job=found.id, charts=charts(known), moving=not found.ended)
+
 
 def _mine(request: Request, tenant: str) -> bool:
     caller = caller_of(request)
@@ -91,7 +102,7 @@ def _answered(desk: Desk, tenant: str, digest: str) -> dict[str, Any] | None:
     """What was answered when the certificate was made, while a job remembers it."""
     for job in desk.board.page(tenant, 200, None, ("done",)):
         answer = job.answer or {}
-        if job.kind == "assembly" and (answer.get("certificate") or {}).get("digest") == digest:
+        if job.kind in ("assembly", "training") and (answer.get("certificate") or {}).get("digest") == digest:
             return answer
     return None
 

@@ -70,6 +70,7 @@ class View:
         projectable: whether the nearest certified weights can be asked for with one click.
         steppable: whether the largest step that can be certified can be asked for with one click.
         weights: where the file is that was made; None if there is none.
+        couplings: whether it holds the couplings of an assembly, and not all weights.
     """
 
     verdict: str
@@ -84,6 +85,7 @@ class View:
     projectable: bool = False
     steppable: bool = False
     weights: str | None = None
+    couplings: bool = False
 
 
 def of_job(job: Job, answer: dict[str, Any], stored: Stored | None) -> View:
@@ -117,13 +119,29 @@ def _of_answer(kind: str, answer: dict[str, Any], stored: Stored | None) -> View
         _headline(kind, verdict),
         _meaning(kind, verdict, str(answer.get("reason"))),
         "" if stored is None else level(stored),
-        distance + _apart(found or {}) + ([] if stored is None else claims(stored)),
+        distance + _trained(kind, answer) + _apart(found or {}) + ([] if stored is None else claims(stored)),
         [(str(entry["condition"]), _attempt(entry)) for entry in attempts],
         _advice(kind, verdict, str((found or {}).get("reason"))),
         None if link is None else link["digest"],
-        kind == "assembly",
+        kind in ("assembly", "training"),
         weights=made["href"] if isinstance(made, dict) else None,
+        couplings=bool(answer.get("couplings")) and kind == "assembly",
     )
+
+
+def _trained(kind: str, answer: dict[str, Any]) -> list[Line]:
+    """How well a trained network does, and how it came to be."""
+    if kind != "training":
+        return []
+    lines: list[Line] = []
+    for name, word in (("accuracy", "accuracy"), ("rmse", "RMSE"), ("r2", "R²")):
+        if isinstance(answer.get(f"test_{name}"), int | float):
+            lines.append((word, f"{answer[f'test_{name}']:.4g}", "on data that chose nothing"))
+    chosen = f"of {answer['epochs']}: the one that the validation data chose"
+    lines.append(("epoch", str(answer["epoch"]), chosen))
+    lines.append(("parameters", str(answer["parameters"]), "were trained"))
+    lines += [("note", "", words.printable(str(note), 300)) for note in answer.get("notes") or ()]
+    return lines
 
 
 def _headline(kind: str, verdict: str) -> str:

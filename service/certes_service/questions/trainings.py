@@ -1,0 +1,213 @@
+"""Trainings: an architecture and data in, a certified assembly out.
+
+The data are the arrays of a safetensors file (``inputs`` with ``labels`` or ``targets``, see
+:meth:`certes.sequences.DataSet.of`). After each epoch the whole state goes out as a checkpoint, so that a job whose
+worker died ends with the same weights as one that was left alone. A network that is not certified is a failed job.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from certes import strictjson
+from certes.certificate.assembly import AssemblyBundle
+from certes.errors import InputError, TooLargeError
+from certes.sequences import DataSet, data_of
+from certes.trainings import Architecture, Plan
+from certes.weights import Limits as FileLimits
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from certes_service.questions.base import Context, Plain, Solved, Spent, finite
+
+if TYPE_CHECKING:
+    from certes.nn.trainer import Trainer
+
+    from certes_service.settings import Settings
+
+#: Points of the learning curve that progress tells at most; the answer has them all.
+_POINTS = 100
+
+
+class TrainingOptions(BaseModel):
+    """What is asked about a training, beside its architecture and plan.
+
+    Attributes:
+        seconds: time limit; the best epoch by then is the answer. The service's own limit applies in any case.
+        keep: of the states of a run one in so many is kept for the gradient; 0: about one in sqrt(time).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="time limit; the best epoch is the answer"
+    )
+    keep: int = Field(1, ge=0, le=2**31, description="of the states one in so many is kept; 0: one in sqrt(time)")
+
+
+class TrainingFailed(InputError):
+    """A training without a certified network: the job fails with the reason."""
+
+
+def question(given: dict[str, Any], weights: bytes, name: str) -> TrainingQuestion:
+    """A request's spec as a question.
+
+    Raises:
+        InputError: naming the entry.
+    """
+    strictjson.canonical(given, "spec")
+    unknown = sorted(set(given) - {"architecture", "plan", *TrainingOptions.model_fields})
+    if unknown:
+        raise InputError(
+            f"spec.{unknown[0][:60]}", "an unknown entry", "architecture, plan, seconds, keep", "unknown-field"
+        )
+    if not isinstance(given.get("architecture"), dict):
+        expected = 'an object such as {"modules": [32, 32]}'
+        raise InputError("spec.architecture", "none, or no object", expected, "missing-value")
+    architecture = Architecture.parse(given["architecture"], "spec.architecture")
+    plan = given.get("plan", {})
+    if not isinstance(plan, dict):
+        raise InputError("spec.plan", "no object", 'an object such as {"epochs": 60}', "wrong-type")
+    try:
+        how = Plan.parse(plan)
+    except InputError as error:
+        raise InputError(f"spec.{error.field}", error.given, error.expected, error.slug) from None
+    try:
+        options = TrainingOptions.model_validate(
+            {key: given[key] for key in TrainingOptions.model_fields if key in given}
+        )
+    except ValidationError as error:
+        from certes.spec import input_error
+
+        raise input_error(error, "spec") from None
+    return TrainingQuestion(architecture, how, options, weights, name)
+
+
+@dataclass(frozen=True)
+class TrainingQuestion(Plain):
+    """One training.
+
+    Attributes:
+        architecture: what is trained.
+        plan: how.
+        options: what is asked besides.
+        weights: bytes of a safetensors file with the data.
+        name: the file's name.
+    """
+
+    kind: ClassVar[str] = "training"
+    trains: ClassVar[bool] = True
+
+    architecture: Architecture
+    plan: Plan
+    options: TrainingOptions
+    weights: bytes
+    name: str
+
+    @classmethod
+    def rebuild(cls, parts: Mapping[str, Any], weights: bytes, name: str) -> Self:
+        """From :meth:`parts`."""
+        architecture, plan = Architecture.parse(parts["architecture"]), Plan.parse(parts["plan"])
+        return cls(architecture, plan, TrainingOptions.model_validate(parts["options"]), weights, name)
+
+    def parts(self) -> dict[str, Any]:
+        """Architecture, plan and options."""
+        return {
+            "architecture": self.architecture.model_dump(mode="json"),
+            "plan": dict(vars(self.plan)),
+            "options": self.options.model_dump(mode="json"),
+        }
+
+    def check(self, settings: Settings) -> None:
+        """Read the data, and refuse what is too large, before anything is computed."""
+        states = sum(self.architecture.modules)
+        if states > settings.max_states:
+            raise TooLargeError("spec.architecture.modules", f"{states} states", settings.max_states, "states")
+        data = self._data(settings.max_body_bytes)
+        if self.plan.jitter and data.train.image is None:
+            raise InputError("spec.plan.jitter", str(self.plan.jitter), "0: the data are no images", "unsupported")
+
+    def undecided(self, reason: Spent, detail: str) -> Solved:
+        """A solver that was ended has trained nothing."""
+        raise _failed(reason, detail)
+
+    def solve(self, context: Context) -> Solved:
+        """Train, certify, and hand over what came of it.
+
+        Raises:
+            InputError: data or an architecture that cannot be. TrainingFailed: no certified network.
+            MissingExtraError: torch is not installed.
+        """
+        from certes.nn.checkpoints import Carried
+        from certes.nn.product import NotCertified
+        from certes.nn.train import NotTrained, train
+
+        data, limit = self._data(context.limits.file_bytes), context.limit(self.options.seconds)
+        with tempfile.TemporaryDirectory(prefix="certes-training-") as folder:
+            try:
+                made = train(
+                    self.architecture,
+                    data,
+                    self.plan,
+                    Path(folder),
+                    checkpoint=lambda asked: Carried(asked, context.resume, context.checkpoint),
+                    seconds=limit,
+                    device=context.device,
+                    keep=self.options.keep,
+                    progress=lambda trainer: _told(context, trainer, self.plan),
+                    draw=False,
+                )
+            except NotTrained as error:
+                raise _failed(error.reason, str(error)) from error
+            except NotCertified as error:
+                raise _failed("not-certified", str(error)) from error
+            bundle = AssemblyBundle.read(made.certificate)
+            weights = (made.folder / "weights.safetensors").read_bytes()
+            assembly = json.loads((made.folder / "assembly.json").read_text())
+            curve = list(csv.DictReader((made.folder / "curve.csv").read_text().splitlines()))
+        answer = _answer(made.report, curve, assembly)
+        return Solved(answer, bundle.documents, bundle.proofs, bundle.root, weights, True, made.report["states"])
+
+    def _data(self, most: int) -> DataSet:
+        try:
+            return data_of(self.weights, FileLimits(file_bytes=most), name=self.name)
+        except TooLargeError:
+            raise
+        except InputError as error:
+            field = error.field if error.field.startswith("data") else f"data.{error.field}"
+            raise InputError(field, error.given, error.expected, error.slug) from None
+
+
+def _told(context: Context, trainer: Trainer, plan: Plan) -> None:
+    """An epoch is done: how far it is, and the curve so far, thinned out."""
+    last = trainer.curve[-1]
+    score = next((name for name in last if name.startswith("validation_") and name != "validation_loss"), "")
+    said = f"epoch {trainer.epoch} of {plan.epochs}, loss {last['loss']:.4g}"
+    if score:
+        said += f", {score.replace('_', ' ')} {last[score]:.4f}"
+    stride = max(1, -(-len(trainer.curve) // _POINTS))
+    curve = [finite(dict(entry)) for entry in trainer.curve[::-stride][::-1]]
+    context.on_progress({"phase": "training", "fraction": trainer.epoch / plan.epochs, "message": said, "curve": curve})
+
+
+def _answer(report: Mapping[str, Any], curve: list[dict[str, str]], assembly: dict[str, Any]) -> dict[str, Any]:
+    left_out = ("certificate", "figure", "architecture", "plan", "data")
+    told = {name: finite(value) for name, value in report.items() if name not in left_out}
+    points = [{name: float(value) for name, value in entry.items()} for entry in curve]
+    return {"verdict": "contracting", **told, "curve": finite(points), "assembly": assembly, "weights": None}
+
+
+def _failed(reason: str, detail: str) -> TrainingFailed:
+    expected = {
+        "deadline": "more time, or fewer steps in an epoch",
+        "memory": "a smaller batch, or keep 0",
+        "diverged": "a smaller learning rate",
+        "cancelled": "nothing: it was cancelled",
+        "not-certified": "nothing you can do: please report it",
+    }
+    return TrainingFailed("training", detail, expected.get(reason, "another plan"), f"training-{reason}")
