@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from certes import strictjson
+from certes.certificate.envelope import key_id
 from certes.errors import InputError
 from fastapi import FastAPI, Request, Response
 
@@ -84,4 +85,6 @@ def _key(value: Any) -> str | None:
         return value.decode("utf-8", "replace")
     if value is not None and not isinstance(value, str):
         raise InputError("key", f"JSON of type {type(value).__name__}", "a public key in PEM", "wrong-type")
+    if value is not None:
+        key_id(value.encode("utf-8", "replace"))  # one that is none is said before anything is verified
     return value
