@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,9 +119,17 @@ def test_it_is_a_job_and_tells_every_epoch(http: httpx.Client) -> None:
 
 def test_cancel_stops_it(http: httpx.Client) -> None:
     job = post(http, arrays(400), {}, epochs=100_000, batch=4).json()
-    wait_until(lambda: http.get(job["href"]).json()["state"] == "running")
+    trained = Path(tempfile.gettempdir())
+
+    def scratch() -> set[Path]:
+        return set(trained.glob("certes-solver-*/certes-training-*"))
+
+    before = scratch()
+    wait_until(lambda: scratch() - before)
+    (folder,) = scratch() - before
     assert http.delete(job["href"]).status_code in (200, 204)
     assert http.get(job["href"]).json()["state"] == "cancelled"
+    wait_until(lambda: not folder.parent.exists(), 10)
 
 
 def test_without_an_epoch_in_time_it_has_failed(http: httpx.Client) -> None:

@@ -6,9 +6,11 @@ import contextlib
 import fcntl
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,6 +85,14 @@ def environment() -> dict[str, str]:
     return found | _FIXED
 
 
+def _scratch() -> str | None:
+    """A folder for the files of a training; None: there is no room, which is no matter to any other question."""
+    try:
+        return tempfile.mkdtemp(prefix="certes-solver-")
+    except OSError:
+        return None
+
+
 class Process:
     """A process that takes tasks, one at a time. Start it in a thread that lives as long as it: it dies with that.
 
@@ -95,12 +105,19 @@ class Process:
     """
 
     def __init__(self, memory: int, kinds: str) -> None:
+        self._scratch = _scratch()
         command = [sys.executable, "-P", "-m", "certes_service.solving.child"]
         command += ["--kinds", kinds, "--parent", str(os.getpid()), "--memory", str(memory)]
-        pipe = subprocess.PIPE
-        self._popen = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, cwd="/", env=environment(), start_new_session=True
-        )
+        pipe, env = subprocess.PIPE, environment()
+        if self._scratch is not None:
+            env["TMPDIR"] = self._scratch
+        try:
+            self._popen = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, cwd="/", env=env, start_new_session=True
+            )
+        except OSError:
+            self._clean()
+            raise
         streams = (self._popen.stdin, self._popen.stdout, self._popen.stderr)
         self._stdin, self._stdout, self._stderr = (stream.fileno() for stream in streams if stream is not None)
         for descriptor in (self._stdin, self._stdout, self._stderr):
@@ -156,7 +173,13 @@ class Process:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+        self._clean()
         return status
+
+    def _clean(self) -> None:
+        """A training that was killed leaves files behind."""
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def work(
         self,
