@@ -9,7 +9,19 @@ from pathlib import Path
 
 from benchmarks import report
 
-NAMES = ("lure", "sparse", "engine", "growth", "general", "refutation", "projection", "assemblies", "service", "load")
+NAMES = (
+    "lure",
+    "sparse",
+    "engine",
+    "growth",
+    "general",
+    "refutation",
+    "projection",
+    "assemblies",
+    "service",
+    "load",
+    "training",
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 

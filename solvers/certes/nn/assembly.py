@@ -178,6 +178,9 @@ class Assembly(nn.Module):
         Returns:
             The outputs, shape (batch, outputs), or (batch, time, outputs) with ``every``; and the last state.
         """
+        if lengths is None and not self.every:
+            last = self._run(inputs, state, last=True)
+            return (last if self.readout is None else self.readout(last)), last
         states = self.states(inputs, state)
         last = states[-1] if lengths is None else states[lengths - 1, torch.arange(len(inputs), device=inputs.device)]
         seen = states.transpose(0, 1) if self.every else last
@@ -185,10 +188,14 @@ class Assembly(nn.Module):
 
     def states(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
         """All states, shape (time, batch, n)."""
+        return self._run(inputs, state, last=False)
+
+    def _run(self, inputs: Tensor, state: Tensor | None, *, last: bool) -> Tensor:
         seen = (inputs.transpose(0, 1) - self.shift) / self.scale
         drive = self.input(seen).to(self.input.weight.dtype)
         start = drive.new_zeros(len(inputs), self.size) if state is None else state
-        return run(self.equation, start, drive, self.steps(), self.weights(), self.skew.values(self.exponent()))
+        couplings = self.skew.values(self.exponent())
+        return run(self.equation, start, drive, self.steps(), self.weights(), couplings, last=last)
 
     @property
     def equation(self) -> Equation:

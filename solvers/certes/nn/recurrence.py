@@ -67,9 +67,9 @@ def _sum_transposed(layouts: Sequence[Operator], values: Sequence[Tensor], y: Te
 
 def run(
     equation: Equation, start: Tensor, drive: Tensor, step: Tensor, weights: Sequence[Tensor],
-    couplings: Sequence[Tensor],
+    couplings: Sequence[Tensor], *, last: bool = False,
 ) -> Tensor:  # fmt: skip
-    """All states after the start.
+    """All states after the start, or the last one.
 
     Args:
         equation: what is run.
@@ -78,33 +78,40 @@ def run(
         step: e, shape (n,).
         weights: values of the layouts of W.
         couplings: values of the layouts of G.
+        last: only the last state is asked for, and no gradient of the others has room.
 
     Returns:
-        x_1 to x_T, shape (T, batch, n).
+        x_1 to x_T, shape (T, batch, n); or x_T, shape (batch, n).
     """
     found: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
-        equation, start, drive, step, *weights, *couplings
+        equation, last, start, drive, step, *weights, *couplings
     )
     return found
+
+
+#: Steps of which everything that the backward pass needs is made at once.
+_CHUNK = 32
 
 
 class _Recurrence(torch.autograd.Function):
     """Forward and backward in time."""
 
     @staticmethod
-    def forward(ctx: Any, equation: Equation, start: Tensor, drive: Tensor, step: Tensor, *values: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, equation: Equation, last: bool, start: Tensor, drive: Tensor, step: Tensor, *values: Tensor
+    ) -> Tensor:
         w, g = values[: len(equation.weights)], values[len(equation.weights) :]
         states = drive.new_empty(drive.shape)
         x = start
         for k in range(len(drive)):
             x = torch.addcmul(x, equation.field(x, drive[k], w, g).to(x.dtype), step, out=states[k])
         kept = _stride(equation.keep, len(drive))
-        ctx.equation, ctx.stride, ctx.steps = equation, kept, len(drive)
+        ctx.equation, ctx.stride, ctx.steps, ctx.last = equation, kept, len(drive), last
         inputs = drive if not equation.hopfield or kept > 1 else None
         ctx.has_drive = inputs is not None
         saved = states if kept == 1 else states[kept - 1 :: kept].clone()
         ctx.save_for_backward(start, saved, step, *([inputs] if inputs is not None else []), *values)
-        return states
+        return states[-1].clone() if last else states
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -113,28 +120,33 @@ class _Recurrence(torch.autograd.Function):
         drive = rest.pop(0) if ctx.has_drive else None
         equation: Equation = ctx.equation
         w, g = rest[: len(equation.weights)], rest[len(equation.weights) :]
-        back = _Backward(equation, step, w, g, gradient)
-        for first in reversed(range(0, ctx.steps, ctx.stride)):
-            last = min(first + ctx.stride, ctx.steps)
+        back = _Backward(equation, step, w, g, gradient, (ctx.steps, *start.shape))
+        stride = _CHUNK if ctx.stride == 1 else ctx.stride
+        for first in reversed(range(0, ctx.steps, stride)):
+            last = min(first + stride, ctx.steps)
             if ctx.stride == 1:
-                break
-            before = start if first == 0 else saved[first // ctx.stride - 1]
-            assert drive is not None
-            back.segment(_again(equation, before, drive[first:last], step, w, g), drive[first:last], first)
-        if ctx.stride == 1:
-            back.segment(torch.cat([start[None], saved]), drive, 0)
-        return (None, back.adjoint, back.drive, back.step, *back.values)
+                before = start[None] if first == 0 else saved[first - 1 : first]
+                pushes = None if drive is None else drive[first:last]
+                back.segment(torch.cat([before, saved[first:last]]), pushes, first)
+            else:
+                assert drive is not None
+                one = start if first == 0 else saved[first // ctx.stride - 1]
+                back.segment(_again(equation, one, drive[first:last], step, w, g), drive[first:last], first)
+        return (None, None, back.adjoint, back.drive, back.step, *back.values)
 
 
 class _Backward:
     """The backward pass: the adjoint, and the gradients collected so far."""
 
     def __init__(
-        self, equation: Equation, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor], gradient: Tensor
-    ) -> None:
-        self.equation, self.e, self.w, self.g, self.gradient = equation, step, w, g, gradient
-        self.adjoint = torch.zeros_like(gradient[0])
-        self.drive = torch.empty_like(gradient)
+        self, equation: Equation, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor], gradient: Tensor,
+        shape: tuple[int, ...],
+    ) -> None:  # fmt: skip
+        self.equation, self.e, self.w, self.g = equation, step, w, g
+        # of the last state alone, or of all of them
+        self.gradient = gradient if gradient.ndim == len(shape) else None
+        self.adjoint = torch.zeros_like(gradient[0]) if self.gradient is not None else gradient
+        self.drive = gradient.new_empty(shape)
         self.step = torch.zeros_like(step)
         self.values = [torch.zeros_like(value) for value in (*w, *g)]
 
@@ -151,17 +163,17 @@ class _Backward:
         pushed = self.drive[first : first + steps]
         moved = torch.empty_like(before) if not equation.hopfield else pushed
         for k in reversed(range(steps)):
-            self.adjoint = self.adjoint + self.gradient[first + k]
-            self.step += (self.adjoint * (states[k + 1] - states[k])).sum(0) / self.e
-            mu = self.adjoint * self.e
-            moved[k] = mu
+            if self.gradient is not None:
+                self.adjoint = self.adjoint + self.gradient[first + k]
+            mu = torch.mul(self.adjoint, self.e, out=moved[k])
             coupled = _sum_transposed(equation.couplings, self.g, mu)
             if equation.hopfield:
                 own = slopes[k] * _sum_transposed(equation.weights, self.w, mu)
             else:
-                pushed[k] = slopes[k] * mu
-                own = _sum_transposed(equation.weights, self.w, pushed[k])
+                own = _sum_transposed(equation.weights, self.w, torch.mul(slopes[k], mu, out=pushed[k]))
             self.adjoint = self.adjoint - mu + own + coupled
+        # dx_{k+1}/de = (x_{k+1} - x_k) / e, and mu = e times the adjoint
+        self.step += torch.einsum("tbn,tbn->n", moved, states[1:] - before) / self.e**2
         self._collect(equation.weights, 0, pushed, seen)
         self._collect(equation.couplings, len(self.w), moved, before)
 
