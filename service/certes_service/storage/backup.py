@@ -22,6 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 from certes import strictjson
 from certes.errors import InputError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from certes_service.storage.blobs import Blobs
 from certes_service.storage.database import Database
@@ -142,12 +143,15 @@ def restore(folder: Path, database: Database, blobs: Blobs) -> Saved:
         for tenant, path in _blobs(folder):
             size, count = size + path.stat().st_size, count + 1
             blobs.put(tenant, path.read_bytes())
-        with database.begin() as connection:
-            for table, rows in tables.items():
-                for first in range(0, len(rows), _BATCH):
-                    connection.execute(sa.insert(table), rows[first : first + _BATCH])
-            begun = sa.update(jobs).where(jobs.c.state == "running")
-            connection.execute(begun.values(state="queued", owner=None, dispatched=False))
+        try:
+            with database.begin() as connection:
+                for table, rows in tables.items():
+                    for first in range(0, len(rows), _BATCH):
+                        connection.execute(sa.insert(table), rows[first : first + _BATCH])
+                begun = sa.update(jobs).where(jobs.c.state == "running")
+                connection.execute(begun.values(state="queued", owner=None, dispatched=False))
+        except (IntegrityError, DataError) as error:  # a key twice, or of no tenant
+            raise _changed("rows that contradict each other") from error
     return Saved(sum(len(rows) for rows in tables.values()), count, size)
 
 
@@ -160,13 +164,14 @@ def _checked(folder: Path) -> dict[sa.Table, list[dict[str, Any]]]:
     manifest = strictjson.parse((folder / MANIFEST).read_bytes(), "folder", max_bytes=_MOST, max_depth=8)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _changed(f"{MANIFEST} of another format")
+    stated = manifest.get("tables")
     found: dict[sa.Table, list[dict[str, Any]]] = {}
     for table in TABLES:
         data = (folder / "rows" / f"{table.name}.jsonl").read_bytes()
-        said = manifest["tables"].get(table.name, {})
-        if hashlib.sha256(data).hexdigest() != said.get("sha256"):
+        said = stated.get(table.name) if isinstance(stated, dict) else None
+        if not isinstance(said, dict) or hashlib.sha256(data).hexdigest() != said.get("sha256"):
             raise _changed(f"rows/{table.name}.jsonl with another sha256 than stated")
-        found[table] = [json.loads(line) for line in data.splitlines()]
+        found[table] = [_row(table, line) for line in data.splitlines()]
     there: dict[str, set[str]] = {}
     for tenant, path in _blobs(folder):
         if hashlib.sha256(path.read_bytes()).hexdigest() != path.name:
@@ -175,9 +180,23 @@ def _checked(folder: Path) -> dict[sa.Table, list[dict[str, Any]]]:
     for table, columns in ((certificates, ("envelope", "proof", "weights")), (jobs, ("weights", "checkpoint"))):
         for row in found[table]:
             for column in columns:
-                if row[column] is not None and row[column] not in there.get(row["tenant"], set()):
-                    raise _changed(f"no blob {row[column]}, which a row of {table.name} names")
+                named = row.get(column)
+                if named is not None and str(named) not in there.get(str(row["tenant"]), set()):
+                    raise _changed(f"no blob {named}, which a row of {table.name} names")
     return found
+
+
+def _row(table: sa.Table, line: bytes) -> dict[str, Any]:
+    """A line of a file of rows, if it can be a row of that table: digests are no proof of who wrote them.
+
+    Raises:
+        InputError: it cannot.
+    """
+    row = strictjson.parse(line, "folder", max_bytes=_MOST, max_depth=2)
+    needed = {column.name for column in table.columns if not column.nullable}
+    if not isinstance(row, dict) or not needed <= row.keys() <= set(table.columns.keys()):
+        raise _changed(f"rows/{table.name}.jsonl with a line that is no row")
+    return row
 
 
 def _blobs(folder: Path) -> Iterator[tuple[str, Path]]:
