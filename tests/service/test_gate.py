@@ -355,3 +355,34 @@ def test_web_sockets_are_closed(server: Gated) -> None:
 
     anyio.run(ask)
     assert sent == [{"type": "websocket.close", "code": 1008, "reason": ""}]
+
+
+# --- the table of sessions
+
+
+def test_a_login_clears_away_what_is_over_and_nothing_else(server: Gated) -> None:
+    secret, other = server.key(), server.key()
+    (over, _), (kept, _) = login(server, secret), login(server, other)
+    with server.database.begin() as connection:
+        ended = sa.update(table).where(table.c.key == secret.split("_")[1])
+        connection.execute(ended.values(expires=1.0))
+    last = server.key()
+    login(server, last, Cookie=f"{COOKIE}={login(server, last)[0]}")
+    with server.database.read() as connection:
+        left = set(connection.execute(sa.select(table.c.key)).scalars())
+    assert secret.split("_")[1] not in left
+    assert other.split("_")[1] in left
+    assert server.client(cookies={COOKIE: kept}).get("/v1/whoami").status_code == 200
+    assert server.client(cookies={COOKIE: over}).get("/v1/whoami").status_code == 401
+
+
+def test_a_session_ends_after_twelve_hours_and_with_a_logout_alone(server: Gated) -> None:
+    secret = server.key()
+    (one, csrf), (other, another) = login(server, secret), login(server, secret)
+    assert csrf != another
+    with server.database.read() as connection:
+        rows = connection.execute(sa.select(table).where(table.c.key == secret.split("_")[1])).all()
+    assert {round(row.expires - row.created) for row in rows} == {12 * 3600}
+    assert server.client(cookies={COOKIE: one}).post("/logout", data={"csrf": csrf}).status_code == 303
+    assert server.client(cookies={COOKIE: one}).get("/v1/whoami").status_code == 401
+    assert server.client(cookies={COOKIE: other}).get("/v1/whoami").status_code == 200

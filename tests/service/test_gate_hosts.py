@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from certes.errors import InputError
 from certes_service.settings import Settings
+from certes_service.tenancy.callers import LOCAL
 from certes_service.tenancy.hosts import Authority, check_allowed, check_binding, host_is_ours, origin_is_ours
 
-from tests.service.gated import Gated, gated
+from tests.service.gated import DIGEST, Gated, gated
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,14 @@ def test_our_own_page(server: Gated) -> None:
         server.get(f"Host: {host}", "Content-Length: 0", f"Origin: http://{host}", path="/v1/echo", method="POST")[0]
         == 200
     )
+
+
+def test_without_keys_everybody_here_is_the_same_caller(server: Gated) -> None:
+    """Also where nobody has to say who he is; probes want to know nothing."""
+    for path in ("/v1/whoami", f"/v1/certificates/{DIGEST}"):
+        caller = server.client().get(path).json()["caller"]
+        assert (caller["tenant"], caller["key"]) == (LOCAL.tenant, LOCAL.key)
+    assert server.client().get("/healthz").json()["caller"] is None
 
 
 def test_what_proxies_say_is_not_believed(server: Gated) -> None:

@@ -185,3 +185,49 @@ def test_buckets_are_bounded() -> None:
 )  # fmt: skip
 def test_neighbourhoods(address: str | None, whose: str) -> None:
     assert neighbourhood(address) == whose
+
+
+# --- who is counted, and who is known
+
+
+def test_who_is_alone_at_his_machine_is_counted_only_if_he_says_so(tmp_path: Path) -> None:
+    with gated(tmp_path / "a", keys=False) as running:
+        assert not running.registry.limited()
+    with gated(tmp_path / "b", keys=False, requests_per_minute=3) as running:
+        codes = [running.client().get("/v1/whoami").status_code for _ in range(4)]
+        assert codes == [200, 200, 200, 429]
+        assert running.client().get("/healthz").status_code == 200
+
+
+def _exhausted(running: Gated) -> None:
+    with running.client("certes_wrong") as http:
+        for _ in range(FAILURES_PER_MINUTE):
+            http.get("/v1/whoami")
+
+
+def test_a_revoked_key_is_a_stranger_again(server: tuple[Gated, Clock]) -> None:
+    """Behind an address with too many failures it is looked up once, not for ever."""
+    running, _ = server
+    secret = running.key("one")
+    running.client(secret).get("/v1/whoami")
+    _exhausted(running)
+    running.registry.keys.revoke(secret)
+    assert [running.client(secret).get("/v1/whoami").status_code for _ in range(3)] == [401, 429, 429]
+
+
+def test_the_known_are_so_many(server: tuple[Gated, Clock], monkeypatch: pytest.MonkeyPatch) -> None:
+    running, _ = server
+    monkeypatch.setattr("certes_service.tenancy.gate._REMEMBERED", 1)
+    secrets = [running.key(tenant) for tenant in ("one", "two")]
+    assert [running.client(secret).get("/v1/whoami").status_code for secret in secrets] == [200, 200]
+    _exhausted(running)
+    assert [running.client(secret).get("/v1/whoami").status_code for secret in secrets] == [429, 200]
+
+
+def test_a_connection_ends_with_a_refusal_of_its_body(server: tuple[Gated, Clock]) -> None:
+    """What was not read of the body must not be taken for the next request."""
+    running, _ = server
+    lines = ["POST /v1/echo HTTP/1.1", "Host: x", "Content-Length: 5", "", "hello"]
+    status, headers, _ = running.raw("\r\n".join(lines))
+    assert (status, headers.get("connection")) == (401, "close")
+    assert "connection" not in running.raw("GET /v1/whoami HTTP/1.1\r\nHost: x\r\n\r\n")[1]

@@ -18,10 +18,11 @@ from certes.certificate.check import verify_certificate
 from certes.errors import InputError
 from certes_service.storage.database import Database
 from certes_service.storage.tables import keys as table
-from certes_service.storage.tables import signing_keys
+from certes_service.storage.tables import sessions, signing_keys
 from certes_service.tenancy import commands, signing
 from certes_service.tenancy.callers import SCOPES
 from certes_service.tenancy.keys import Keys, alive
+from certes_service.tenancy.sessions import Sessions
 from typer.testing import CliRunner
 
 from tests.service.asking import SMALL, assert_problem
@@ -405,3 +406,62 @@ def test_a_client_that_follows_a_redirect_takes_no_key_along(server: Gated) -> N
     """A login leads nowhere else, so no key can be sent there."""
     response = httpx.post(server.url + "/login", data={"key": server.key(), "next": "https://example.org/"})
     assert response.headers["location"] == "/"
+
+
+# --- only the key that is meant
+
+
+def test_revoking_one_key_leaves_the_others(database: Database) -> None:
+    """Its sessions go, from the table too: a key that is put right by hand lets no old page in again."""
+    keys = Keys(database)
+    logins = Sessions(database, keys)
+    (one, first), (_, second) = keys.create("team", ALL), keys.create("team", ALL)
+    opened = [logins.open(secret) for secret in (first, second)]
+    assert None not in opened
+    keys.revoke(one.id)
+    assert keys.authenticate(first) is None
+    assert keys.authenticate(second) is not None
+    with database.read() as connection:
+        left = connection.execute(sa.select(sessions.c.hash)).scalars().all()
+    assert left == [entry[0].hash for entry in opened[1:] if entry is not None]
+
+
+def test_the_use_of_one_key_is_not_that_of_another(database: Database) -> None:
+    keys = Keys(database)
+    (_, secret), (other, _) = keys.create("team", ALL), keys.create("team", ALL)
+    keys.authenticate(secret)
+    assert _row(database, other.id).used is None
+
+
+def test_use_is_written_once_a_minute(database: Database) -> None:
+    """Reading does not become writing: within a minute no transaction is opened that may write."""
+    keys = Keys(database)
+    _, secret = keys.create("team", ALL)
+    keys.authenticate(secret)
+    asked: list[str] = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *event: asked.append(event[2]))
+    assert keys.authenticate(secret) is not None
+    assert not any("UPDATE" in statement or "IMMEDIATE" in statement for statement in asked), asked
+
+
+def test_expired_and_revoked_keys_are_none_that_somebody_could_use(database: Database) -> None:
+    keys = Keys(database)
+    assert not keys.usable()
+    made, _ = keys.create("team", ALL)
+    assert keys.usable()
+    _set(database, made.id, expires=1.0)
+    assert not keys.usable()
+    keys.revoke(made.id)
+    assert not keys.usable()
+    keys.create("team", ALL)
+    assert keys.usable()
+
+
+def test_signing_keys_stay_newest_first(database: Database) -> None:
+    for k, private in enumerate(PRIVATE[:2]):
+        keyid = signing.record(database, private)
+        with database.begin() as connection:
+            connection.execute(sa.update(signing_keys).where(signing_keys.c.id == keyid).values(created=float(k)))
+    assert [key.public for key in signing.recorded(database)] == [PUBLIC[1], PUBLIC[0]]
+    signing.record(database, PRIVATE[0])
+    assert [key.created for key in signing.recorded(database)] == [1.0, 0.0], "since when it first signed"

@@ -183,3 +183,11 @@ def test_the_queue_of_one_does_not_fill_that_of_another(database: Database) -> N
     with pytest.raises(Crowded):
         board.open(_wanted(one, "e" * 64), tenants.queue_limit(one))
     board.open(_wanted("two", "e" * 64), tenants.queue_limit("two"))
+
+
+def test_a_change_is_for_one_tenant(database: Database) -> None:
+    tenants = Tenants(database, SETTINGS)
+    one, two = (tenants.change(name, {"queue": k}).id for k, name in ((2, "one"), (3, "two")))
+    tenants.change("two", {"tenant_bytes": 7})
+    fresh = Tenants(database, SETTINGS)
+    assert (fresh.limits_of(one), fresh.limits_of(two)) == (Limits(9, 2, 1000, 100), Limits(9, 3, 1000, 7))
