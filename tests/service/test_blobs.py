@@ -274,3 +274,34 @@ def _as_settings(options: dict[str, Any]) -> dict[str, Any]:
     import json
 
     return {"env": {"CERTES_BLOB_OPTIONS": json.dumps(options)}}
+
+
+def test_room_is_counted_at_once_and_anew_each_minute(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on what a tenant keeps is one also for who writes quickly."""
+    clock = [100.0]
+    monkeypatch.setattr("certes_service.storage.blobs.time.monotonic", lambda: clock[0])
+    here, there = make(), make()
+    assert here.size("one") == 0
+    digest = here.put("one", b"x" * 60)
+    here.put("one", b"x" * 60)
+    here.put("two", b"x" * 7)
+    assert (here.size("one"), here.size("two")) == (60, 7), "the same bytes count once, another's not at all"
+    there.put("one", b"y" * 40)
+    clock[0] += 59.0
+    assert here.size("one") == 60
+    here.put("one", b"z")
+    clock[0] += 2.0
+    assert here.size("one") == 101, "a minute since it was counted, not since it grew"
+    here.remove("one", digest)
+    assert here.size("one") == 41
+
+
+def test_what_is_no_blob_is_not_found(tmp_path: Path) -> None:
+    """So no collector touches it."""
+    blobs = Blobs(str(tmp_path))
+    digest = blobs.put("one", DATA)
+    for name in (f"one/{digest}", f"one/00/{digest}", "one/00/notes", ".hidden/ab/" + "ab" * 32, "a b/ab/" + "ab" * 32):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    assert [(blob.tenant, blob.digest) for blob in blobs.walk()] == [("one", digest)]

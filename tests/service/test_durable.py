@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import threading
 import time
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from certes_service.jobs.durable import APPLICATION_VERSION, Durable, LetGo, _Active, _Bell
+from certes_service.jobs.durable import APPLICATION_VERSION, Durable, LetGo, _Active, _Bell, _is_news, _plain, _step
 from certes_service.settings import Settings
 from certes_service.storage.errors import StorageError
 from dbos import _serialization
+from dbos._error import DBOSWorkflowCancelledError
 
 
 class Work:
@@ -242,3 +244,75 @@ def test_rows_are_portable_json_and_pickles_are_refused(durable: Durable, work: 
 def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         Durable(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}", "one", lambda _: "", ("solve",))
+
+
+def test_only_what_is_worked_on_by_this_version_is_pending(durable: Durable, work: Work) -> None:
+    """What waits or has ended is nobody's to hand over, and another version's jobs are another's."""
+    waits, done, busy = name(), name(), name()
+    durable.enqueue(waits, "train")
+    durable.enqueue(done, "solve")
+    assert until(lambda: durable.states([done])[done] == "SUCCESS")
+    assert durable.pending() == {}
+    work.does = lambda _: "done" if work.leave.wait(20) else "late"
+    durable.enqueue(busy, "solve")
+    assert until(lambda: busy in work.seen)
+    assert durable.pending() == {"one": [(busy, "solve")]}
+    table = durable._dbos._sys_db.tables.workflow_status
+    with durable._dbos._sys_db.engine.begin() as connection:
+        mine = table.c.workflow_uuid == busy
+        connection.execute(sa.update(table).where(mine).values(application_version="another"))
+    assert durable.pending() == {}
+
+
+def test_who_listens_no_more_takes_nothing(durable: Durable, work: Work) -> None:
+    first, second = name(), name()
+    durable.enqueue(first, "solve")
+    assert until(lambda: work.seen == [first])
+    durable.stop_listening()
+    time.sleep(0.2)
+    durable.enqueue(second, "solve")
+    time.sleep(0.5)
+    assert work.seen == [first]
+    assert durable.states([second]) == {second: "ENQUEUED"}
+
+
+def test_one_training_at_a_time(url: str, work: Work) -> None:
+    """Each takes all of the machine, however many solvers there may be."""
+    durable = Durable(url, "one", work, ("train",), 4, 0.05)
+    try:
+        jobs = [name() for _ in range(3)]
+        work.does = lambda _: "done" if work.leave.wait(20) else "late"
+        for job in jobs:
+            durable.enqueue(job, "train")
+        assert until(lambda: len(work.seen) == 1)
+        time.sleep(0.5)
+        assert len(work.seen) == 1
+        work.leave.set()
+        assert until(lambda: sorted(work.seen) == sorted(jobs))
+    finally:
+        work.leave.set()
+        durable.close()
+
+
+def test_an_ended_queue_records_nothing_of_what_still_runs(durable: Durable, work: Work) -> None:
+    durable.close()
+    with pytest.raises(LetGo):
+        _step(name())
+    assert work.seen == []
+
+
+def test_a_cancelled_job_that_comes_to_its_end_is_no_news() -> None:
+    def record(message: str, error: Exception | None = None) -> logging.LogRecord:
+        return logging.LogRecord(
+            "dbos", 40, "x", 1, message, None, None if error is None else (type(error), error, None)
+        )
+
+    assert _is_news(record("failed", RuntimeError("x")))
+    assert _is_news(record("failed"))
+    assert not _is_news(record("failed", DBOSWorkflowCancelledError("x")))
+    assert not _is_news(record("x is no longer owned by this execution"))
+
+
+def test_statements_and_their_values_are_not_told() -> None:
+    error = sa.exc.OperationalError("SELECT secret", {"key": "hidden"}, Exception("no such table\nDETAIL: hidden"))
+    assert _plain(error) == "no such table"
