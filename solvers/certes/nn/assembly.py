@@ -12,7 +12,7 @@ weights that :meth:`Assembly.system` exports of which ``certes.certify(network)`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,17 @@ Guarantee = Literal["euler", "continuous"]
 Form = Literal["hopfield", "rate"]
 #: The step is the unit of time: tau = 1 / e.
 STEP = 1.0
+
+
+class Run(NamedTuple):
+    """The equation with its numbers, as :func:`certes.nn.recurrence.run` takes them."""
+
+    equation: Equation
+    start: Tensor
+    drive: Tensor
+    step: Tensor
+    weights: list[Tensor]
+    couplings: list[Tensor]
 
 
 class Assembly(nn.Module):
@@ -191,11 +202,20 @@ class Assembly(nn.Module):
         return self._run(inputs, state, last=False)
 
     def _run(self, inputs: Tensor, state: Tensor | None, *, last: bool) -> Tensor:
+        return run(*self.parts_of_run(inputs, state), last=last)
+
+    def parts_of_run(self, inputs: Tensor, state: Tensor | None = None) -> Run:
+        """What a run is made of.
+
+        Args:
+            inputs: shape (batch, time, features).
+            state: x_0, shape (batch, n); None: 0.
+        """
         seen = (inputs.transpose(0, 1) - self.shift) / self.scale
         drive = self.input(seen).to(self.input.weight.dtype)
         start = drive.new_zeros(len(inputs), self.size) if state is None else state
         couplings = self.skew.values(self.exponent())
-        return run(self.equation, start, drive, self.steps(), self.weights(), couplings, last=last)
+        return Run(self.equation, start, drive, self.steps(), self.weights(), couplings)
 
     @property
     def equation(self) -> Equation:

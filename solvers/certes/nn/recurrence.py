@@ -155,11 +155,11 @@ class _Backward:
         equation, steps = self.equation, len(states) - 1
         before = states[:-1]
         if equation.hopfield:
-            seen, slopes = _with_slopes(equation.activation, before)
+            seen, slopes = slopes_of(equation.activation, before)
         else:
             assert drive is not None
             argument = torch.stack([_sum(equation.weights, self.w, x) for x in before]) + drive
-            seen, slopes = before, _with_slopes(equation.activation, argument)[1]
+            seen, slopes = before, slopes_of(equation.activation, argument)[1]
         pushed = self.drive[first : first + steps]
         moved = torch.empty_like(before) if not equation.hopfield else pushed
         for k in reversed(range(steps)):
@@ -195,7 +195,7 @@ def _again(
     return states
 
 
-def _with_slopes(name: str, s: Tensor) -> tuple[Tensor, Tensor]:
+def slopes_of(name: str, s: Tensor) -> tuple[Tensor, Tensor]:
     """phi(s) and phi'(s)."""
     if name == "relu":
         value = torch.relu(s)

@@ -127,7 +127,7 @@ class Trainer:
                 loss = self._gradients(own, size)
                 break
             except RuntimeError as error:
-                if not _out_of_memory(error) or self.parts >= _MOST_PARTS:
+                if not out_of_memory(error) or self.parts >= _MOST_PARTS:
                     raise
                 self.parts *= 2
                 self.notes.append(f"memory did not suffice for a batch: taken in {self.parts} parts from here on")
@@ -222,8 +222,10 @@ def _schedule(progress: float, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / (1.0 - warmup)))
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says with it that memory does not suffice; on a CPU that has no type of its own."""
+    said = ("not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
 def _taken(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Tensor]:
