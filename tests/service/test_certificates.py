@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from certes.certificate import Certificate, verify_certificate
 from certes_client import Client, ServiceError
+from certes_service.certificates import file_name, kept
+from certes_service.storage.store import Stored
 
 from tests.service.asking import SMALL, SPEC, UNSTABLE, assert_problem, post_file, post_json, weights
 
@@ -141,3 +144,61 @@ def test_unknown_call_and_method(http: httpx.Client) -> None:
     problem = http.put("/v1/certificates")
     assert_problem(problem, 405, "method-not-allowed", "path")
     assert problem.headers["allow"] == "GET, POST"
+
+
+def test_pages_of_certificates(http: httpx.Client) -> None:
+    """Each once, the youngest first, and the last page says that it is."""
+    for k in range(3):
+        post_json(http, tensors={"W": [[0.01 + k / 1000]]})
+    whole = http.get("/v1/certificates?limit=200").json()
+    paged: list[object] = []
+    before = ""
+    while True:
+        page = http.get(f"/v1/certificates?limit=2{before}").json()
+        assert 0 < len(page["certificates"]) <= 2
+        paged += page["certificates"]
+        if page["next"] is None:
+            break
+        before = f"&before={page['next']}"
+    assert (paged, whole["next"]) == (whole["certificates"], None)
+    assert len(paged) >= 3
+
+
+def test_what_is_forgotten_is_gone(http: httpx.Client) -> None:
+    link = post_json(http, tensors={"W": [[0.123]]}).json()["certificate"]
+    assert http.delete(link["href"]).status_code == 204
+    assert_problem(http.delete(link["href"]), 404, "unknown-digest")
+    assert_problem(http.get(link["proof"]), 404, "unknown-digest")
+    assert_problem(http.patch(link["href"], json={"public": True}), 404, "unknown-digest")
+    assert post_json(http, tensors={"W": [[0.123]]}).json()["cached"] is False
+
+
+def test_copies_are_kept_by_who_may_read_them(http: httpx.Client) -> None:
+    """What is public may cease to be; what is not is in no shared cache; the tag is that of the bytes."""
+    link = post_json(http, tensors={"W": [[0.124]]}).json()["certificate"]
+    private = http.get(link["href"])
+    assert private.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert private.headers["etag"] == f'"{hashlib.sha256(private.content).hexdigest()}"'
+    http.patch(link["href"], json={"public": True})
+    for path in (link["href"], link["proof"]):
+        assert http.get(path).headers["cache-control"] == "public, max-age=300"
+    proof = http.get(link["proof"])
+    assert hashlib.sha256(proof.content).hexdigest() in proof.headers["content-disposition"]
+    assert link["digest"] in private.headers["content-disposition"]
+    assert proof.headers["etag"] != private.headers["etag"]
+
+
+def test_weights_are_in_no_shared_cache() -> None:
+    """Their certificate may be public; they are not."""
+    stored = Stored(b"", b"", None, "network", True, 1.0)
+    assert kept("x", stored)["Cache-Control"].startswith("public")
+    assert kept("x", stored, private=True)["Cache-Control"].startswith("private")
+
+
+@pytest.mark.parametrize("name", ['a"; x="b', "a\r\nSet-Cookie: a=b", "\u00fc", "a b", "..\\x", "\ud800", ""])
+def test_a_name_that_is_more_than_letters_is_percent_encoded(name: str) -> None:
+    value = file_name(name)["Content-Disposition"]
+    assert value.startswith("attachment; filename*=UTF-8''")
+    assert value.isascii()
+    assert not set(value.removeprefix("attachment; filename*=UTF-8''")) & set('"\r\n ;\\')
+    assert file_name("a.b-c_1")["Content-Disposition"] == 'attachment; filename="a.b-c_1"'

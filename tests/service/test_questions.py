@@ -326,6 +326,36 @@ def test_a_certificate_of_another_file_is_no_answer() -> None:
         finished(solved, PRIVATE[0], asked[1])
 
 
+@pytest.mark.parametrize("kind", CERTIFYING)
+def test_what_was_made_is_kept_with_the_certificate_that_names_it(kind: str) -> None:
+    solved = _solved(kind)
+    made = finished(solved, None)
+    kept = {document.digest: document.weights for document in made.documents}
+    assert kept.pop(str(solved.root)) == solved.weights
+    assert set(kept.values()) <= {None}
+    assert [document.digest for document in made.documents][-1] == solved.root
+
+
+def test_what_was_asked_about_is_no_matter_where_a_file_was_made() -> None:
+    """A projection answers with a new file: its certificate is about that one, and never about the given one."""
+    solved = _solved("projection")
+    given = hashlib.sha256(QUESTIONS["projection"]().weights).hexdigest()
+    assert finished(solved, None, given).documents
+    with pytest.raises(SolverCrashed, match="another file"):
+        finished(replace(solved, weights=None), None, given)
+
+
+def test_a_certificate_of_no_file_is_not_about_one() -> None:
+    found = certes.certify(certes.RateNetwork(SMALL, "tanh"), condition="absolute").certificate
+    assert found is not None
+    assert found.statement.file_subject() is None
+    proofs = {hashlib.sha256(found.proof).hexdigest(): found.proof}
+    solved = Solved({"verdict": "contracting"}, {found.digest: found.document}, proofs, found.digest)
+    assert finished(solved, None).documents
+    with pytest.raises(SolverCrashed, match="another file"):
+        finished(solved, None, hashlib.sha256(weights()).hexdigest())
+
+
 def test_an_undecided_answer_may_have_a_certificate_of_its_own() -> None:
     """That no constant quadratic metric serves is proven too."""
     data = weights(W=np.array([[0.0, 2.5], [-2.5, 0.0]]))
