@@ -21,6 +21,7 @@ NAMES = (
     "service",
     "load",
     "training",
+    "parallel",
 )
 ROOT = Path(__file__).resolve().parent.parent
 

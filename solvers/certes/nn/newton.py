@@ -2,8 +2,9 @@ r"""Evaluation parallel over time, for networks whose certificate bounds how man
 
 A run x_t = f_t(x_{t-1}) is the root of the residuals r_t(x) = f_t(x_{t-1}) - x_t of all steps at once. Newton's method
 for it (DEER: Lim et al. 2024) solves x'_t = f_t(x_{t-1}) + J_t (x'_{t-1} - x_{t-1}), a linear recurrence, by an
-associative scan of depth log T. In general nothing says that it converges, short of T iterations. Here a certificate says
-norm(J) <= rho < 1 in a metric, for every slope. Two things follow, with norms in that metric and their maximum over t:
+associative scan of depth log T. In general nothing says that it converges, short of T iterations. Here a certificate
+says norm(J) <= rho < 1 in a metric, for every slope. Two things follow, with norms in that metric and their maximum
+over t:
 
 - The step x' = F(x) that takes every f_t at the state before (Picard) has residuals F(F(x)) - F(x), so that
   norm(r(x')) <= rho norm(r(x)). Each iteration takes Newton's step if its residual is smaller, and this one otherwise:
