@@ -71,6 +71,24 @@ def test_an_answer_that_is_remembered_needs_no_job(board: Board) -> None:
     assert board.open(Wanted("one", "certificate", D, {}, None, "w"), 10, anew=True)[1], "that answer was damaged"
 
 
+def test_who_asks_at_the_same_moment_gets_the_job_of_the_quicker(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both found none, and the database lets in one: the other looks again."""
+    real, quicker = board._insert, list[str]()
+
+    def insert(connection: sa.Connection, wanted: Wanted, now: float) -> sa.RowMapping:
+        row = real(connection, wanted, now)
+        if not quicker:
+            quicker.append(row["id"])
+            return real(connection, wanted, now)
+        return row
+
+    monkeypatch.setattr(board, "_insert", insert)
+    job, new = board.open(Wanted("one", "certificate", D, {}, None, "w"), 10)
+    assert new
+    assert [entry.id for entry in board.page("one")] == [job.id]
+    assert job.id not in quicker
+
+
 def test_jobs_that_have_ended_take_no_room(board: Board) -> None:
     for question in (D, E):
         assert board.open(Wanted("one", "certificate", question, {}, None, "w"), 1)[1]

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from certes_service.jobs.durable import APPLICATION_VERSION, Durable, LetGo, _Active, _Bell, _is_news, _plain, _step
 from certes_service.settings import Settings
 from certes_service.storage.errors import StorageError
-from dbos import _serialization
+from dbos import DBOS, _serialization
 from dbos._error import DBOSWorkflowCancelledError
 
 
@@ -292,6 +292,18 @@ def test_one_training_at_a_time(url: str, work: Work) -> None:
     finally:
         work.leave.set()
         durable.close()
+
+
+def test_who_only_hands_in_does_not_say_how_a_queue_is_worked_on(url: str, work: Work) -> None:
+    made = Durable(url, "worker", work, ("solve",), 3, 0.2)
+    made.close()
+    made = Durable(url, "api", work, (), 1, 5.0)
+    try:
+        found = DBOS.retrieve_queue("solve")
+        assert found is not None
+        assert (found.worker_concurrency, found.polling_interval_sec) == (3, 0.2)
+    finally:
+        made.close()
 
 
 def test_an_ended_queue_records_nothing_of_what_still_runs(durable: Durable, work: Work) -> None:

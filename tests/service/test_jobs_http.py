@@ -250,4 +250,6 @@ def test_tenants_see_nothing_of_each_other(tmp_path: Path, postgres_url: str, da
             assert one.patch(link["href"], json={"public": True}).json()["public"] is True
             assert two.get(link["href"]).status_code == 200
             assert two.get(f"{link['href']}/weights").status_code == 404
+            mine = one.get(f"{link['href']}/weights")
+            assert (mine.status_code, mine.headers["cache-control"].split(",")[0]) == (200, "private")
             assert two.delete(link["href"]).status_code == 404
