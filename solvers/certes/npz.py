@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import lzma
 import zipfile
 import zlib
@@ -21,23 +22,28 @@ LARGEST = 4 * 2**30
 Choice = Callable[[tuple[str, ...]], tuple[str, ...]]
 
 
-def read_npz(path: Path, field: str, choose: Choice) -> dict[str, NDArray[Any]]:
+def read_npz(
+    source: Path | bytes, field: str, choose: Choice, *, most: int = LARGEST, name: str | None = None
+) -> dict[str, NDArray[Any]]:
     """Some arrays of an .npz file.
 
     Args:
-        path: the file.
+        source: the file, or its bytes.
         field: what errors call it.
         choose: from the names in the file to those that are read; may raise InputError.
+        most: bytes that it may have, uncompressed.
+        name: the file's name in errors, of bytes.
 
     Raises:
-        InputError: unreadable, or a pickle inside. TooLargeError: beyond :data:`LARGEST`.
+        InputError: unreadable, or a pickle inside. TooLargeError: beyond ``most``.
     """
+    path, file = (Path(name or "the file"), io.BytesIO(source)) if isinstance(source, bytes) else (source, source)
     with unreadable(path, field):
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             total = sum(entry.file_size for entry in archive.infolist())
-        if total > LARGEST:
-            raise TooLargeError(field, f"{total} bytes", LARGEST)
-        with np.load(path, allow_pickle=False) as arrays:
+        if total > most:
+            raise TooLargeError(field, f"{total} bytes", most)
+        with np.load(file, allow_pickle=False) as arrays:
             return {name: np.asarray(arrays[name]) for name in choose(tuple(arrays.files))}
 
 

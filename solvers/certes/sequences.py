@@ -191,17 +191,17 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
         raise InputError("data", repr(path.name), expected, "unknown-value")
     if path.suffix == ".safetensors":
         return data_of(path, seed=seed)
-    arrays = read_npz(path, "data", lambda names: tuple(name for name in names if name in _NAMES))
+    arrays = read_npz(path, "data", _chosen)
     return _of_arrays(arrays, path.name, seed)
 
 
 def data_of(
     source: Path | bytes, limits: Limits | None = None, *, seed: int = SPLIT_SEED, name: str | None = None
 ) -> DataSet:
-    """A data set in a safetensors file: the arrays of :meth:`DataSet.of`, by name.
+    """A data set in a safetensors file, or in the bytes of an .npz: the arrays of :meth:`DataSet.of`, by name.
 
     Args:
-        source: path, or the bytes of a file.
+        source: path of a safetensors file, or the bytes of either.
         limits: bounds on its size.
         seed: of the split, where there are no test data.
         name: what the file is called in errors.
@@ -210,6 +210,10 @@ def data_of(
         InputError: naming the array (``data.labels``), or ``data`` if it is no such file.
         TooLargeError: beyond the limits.
     """
+    if isinstance(source, bytes) and source.startswith(_ZIP):
+        most = (limits or Limits()).file_bytes
+        arrays = read_npz(source, "data", _chosen, most=most, name=name)
+        return _of_arrays(arrays, name or "the file", seed)
     try:
         file = read_weights(source, limits, name=name)
         arrays = {name: file.tensors[name].array() for name in _NAMES if name in file.tensors}
@@ -226,6 +230,13 @@ def _field(error: InputError) -> str:
 
 _PARTS = ("inputs", "labels", "targets", "lengths")
 _NAMES = (*_PARTS, *(f"test_{part}" for part in _PARTS))
+#: How an .npz begins: a safetensors file would promise a header of 80 GB.
+_ZIP = b"PK\x03\x04"
+
+
+def _chosen(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The arrays of a data set among those of a file."""
+    return tuple(name for name in names if name in _NAMES)
 
 
 def _of_arrays(arrays: Mapping[str, NDArray[Any]], file: str, seed: int) -> DataSet:
