@@ -26,6 +26,7 @@ from certes_service.solving.pool import Pool, Stopped
 from certes_service.solving.task import Task
 from certes_service.storage.blobs import Blobs
 from certes_service.storage.errors import CorruptedError, StorageError
+from certes_service.storage.retention import retire
 from certes_service.storage.store import Row, Store, without_envelope
 
 log = logging.getLogger("certes.service")
@@ -39,6 +40,8 @@ _LOOK = 0.3
 _AGAIN = 1.0
 #: How often the writing of blobs is tried before the job fails: a full disk seldom mends itself.
 _BLOB_TRIES = 3
+#: Seconds after which a checkpoint that was followed by another is thrown away.
+_SETTLED = 5.0
 
 
 class Observer(Protocol):
@@ -126,7 +129,8 @@ class Runner:
             known = self._patiently(lambda: self._store.answer(job.tenant, job.question))
             if known is not None:  # found by another job between the question and this one
                 return self._enter(job, without_envelope(known))
-            rows, answer = self._staged(job, finished(self._solved(job), self._key, job.weights))
+            made = finished(self._solved(job), self._key, job.weights)
+            rows = self._staged(job, made)
         except Stopped as stopped:
             return self._stopped(job, stopped.reason)
         except InputError as error:
@@ -141,15 +145,15 @@ class Runner:
             log.exception("job %s", job.id)
             return self._failed(job, _problem(500, "internal", problems.INTERNAL))
 
-        return self._enter(job, answer, rows)
+        return self._enter(job, made.answer, rows, lasting=made.lasting)
 
-    def _enter(self, job: Job, answer: dict[str, Any], rows: Sequence[Row] = ()) -> str:
+    def _enter(self, job: Job, answer: dict[str, Any], rows: Sequence[Row] = (), *, lasting: bool = True) -> str:
         """Enter answer, certificates and the end of the job, all or nothing."""
 
         def enter() -> None:
             with self._store.database.begin() as connection:
                 self._board.end(connection, job, "done", answer=answer, error=None)
-                remembered = answer if rows and answer.get("certificate") else None
+                remembered = answer if rows and lasting and answer.get("certificate") else None
                 self._store.enter(connection, job.tenant, rows, job.question, remembered)
 
         self._patiently(enter)
@@ -159,15 +163,15 @@ class Runner:
         weights, resume, needed = self._patiently(lambda: self._material(job))
         limit = self._settings.train_seconds if job.queue == TRAIN else self._settings.solve_seconds
         task = Task.of(job.kind, job.request, weights, job.name, needed, self._settings, resume, self._device)
-        watch = _Watch(self._board, job, self._leaving)
+        watch, states = _Watch(self._board, job, self._leaving), _States(self._board, self._blobs, job)
         began = time.monotonic()
         try:
             solved = self._pool.run(
                 task,
                 seconds=self._seconds(job, limit),
                 watch=watch,
-                on_progress=lambda progress: self._note(job, lambda: {"progress": progress}),
-                on_checkpoint=lambda data: self._note(job, lambda: {"checkpoint": self._blobs.put(job.tenant, data)}),
+                on_progress=lambda progress: self._note(job, lambda: self._board.note(job, progress=progress)),
+                on_checkpoint=lambda data: self._note(job, lambda: states.keep(data)),
             )
         except Superseded:  # a note found it out before the watch did
             raise Stopped(self._patiently(lambda: self._board.still(job)) or "superseded") from None
@@ -190,17 +194,17 @@ class Runner:
             raise CorruptedError("the weights of the job are not in the store any more")
         return data
 
-    def _note(self, job: Job, values: Callable[[], dict[str, Any]]) -> None:
+    def _note(self, job: Job, write: Callable[[], None]) -> None:
         """Progress and checkpoints: lost ones cost time and nothing else."""
         try:
-            self._board.note(job, **values())
+            write()
         except StorageError as error:
             log.warning("job %s: %s", job.id, error)
 
-    def _staged(self, job: Job, made: Finished) -> tuple[Any, dict[str, Any]]:
+    def _staged(self, job: Job, made: Finished) -> Sequence[Row]:
         for left in reversed(range(_BLOB_TRIES)):
             try:
-                return self._store.stage(job.tenant, made.documents), made.answer
+                return self._store.stage(job.tenant, made.documents)
             except StorageError:
                 if not left or self._leaving.wait(_AGAIN / 2):
                     raise
@@ -259,6 +263,38 @@ class _Watch:
             return None
         finally:
             self._next = time.monotonic() + _LOOK
+
+
+class _States:
+    """The checkpoints of one attempt at a job; those that were followed by another go soon: they may be large.
+
+    Args:
+        board: the jobs.
+        blobs: where checkpoints are.
+        job: as it was taken.
+    """
+
+    def __init__(self, board: Board, blobs: Blobs, job: Job) -> None:
+        self._board, self._blobs, self._job = board, blobs, job
+        self._earlier: dict[str, float] = {}
+        self._last = job.checkpoint
+
+    def keep(self, data: bytes) -> None:
+        """Keep a checkpoint instead of the one before.
+
+        Raises:
+            StorageError: it could not be kept. Superseded: the job is not this worker's any more.
+        """
+        digest, now = self._blobs.put(self._job.tenant, data), time.monotonic()
+        self._board.note(self._job, checkpoint=digest)
+        if self._last is not None:
+            self._earlier[self._last] = now
+        self._earlier.pop(digest, None)
+        self._last = digest
+        if self._earlier and now - min(self._earlier.values()) > _SETTLED:  # several at once: others collect, too
+            tenant, digests = self._job.tenant, list(self._earlier)
+            left = retire(self._board.database, self._blobs, tenant, digests, _SETTLED)
+            self._earlier = {name: self._earlier[name] for name in left}
 
 
 def attached(store: Store, tenant: str, digests: Iterable[str]) -> dict[str, Attachment]:

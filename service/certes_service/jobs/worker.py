@@ -38,7 +38,7 @@ def run(
         observer: told of jobs; has ``handed_over(count)`` besides.
 
     Raises:
-        InputError: it would train on a device that is not there. StorageError: the database or the blobs cannot be used.
+        InputError: it would train on a device that is not there. StorageError: database or blobs cannot be used.
     """
     if TRAIN in queues and device != "cpu":
         _check(device)

@@ -143,6 +143,7 @@ class Solved:
         weights: a weight file that was made and that belongs to the root (of an assembly: its couplings' tensors).
         assembly: whether the root is that of an assembly, and the answer lists its documents.
         states: how many states the network or assembly has, for whoever measures; None: not known.
+        lasting: whether it answers the same question asked again, too; not if something else cut it short.
     """
 
     answer: dict[str, Any]
@@ -152,6 +153,7 @@ class Solved:
     weights: bytes | None = field(default=None, repr=False)
     assembly: bool = False
     states: int | None = None
+    lasting: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,11 +164,13 @@ class Finished:
         answer: with links to its certificate, without the certificate's envelope: as it is remembered.
         documents: what is to be kept for it, what is named before what names it.
         envelope: of the certificate that answers the question.
+        lasting: whether it answers the same question asked again, too.
     """
 
     answer: dict[str, Any]
     documents: tuple[Document, ...] = field(default=(), repr=False)
     envelope: bytes | None = field(default=None, repr=False)
+    lasting: bool = True
 
     def inline(self) -> dict[str, Any]:
         """The answer with its certificate's envelope in it, as a call returns it."""

@@ -44,7 +44,8 @@ def finished(solved: Solved, key: bytes | None, about: str | None = None) -> Fin
         documents.append(
             Document(digest, stated[digest].kind, envelope, solved.proofs[stated[digest].proof.sha256], made)
         )
-    return Finished(_linked(solved, signed=key is not None), tuple(documents), documents[-1].envelope)
+    linked = _linked(solved, signed=key is not None)
+    return Finished(linked, tuple(documents), documents[-1].envelope, solved.lasting)
 
 
 def links(digest: str) -> dict[str, str]:

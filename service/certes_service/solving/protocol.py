@@ -144,7 +144,7 @@ def write(descriptor: int, message: Message) -> None:
 def solved_message(solved: Solved) -> Message:
     """An answer as it travels."""
     header: dict[str, Any] = {"type": "solved", "answer": solved.answer, "root": solved.root}
-    header["assembly"], header["states"] = solved.assembly, solved.states
+    header["assembly"], header["states"], header["lasting"] = solved.assembly, solved.states, solved.lasting
     header["documents"], header["proofs"] = list(solved.documents), list(solved.proofs)
     blobs = {f"document {digest}": data for digest, data in solved.documents.items()}
     blobs |= {f"proof {digest}": data for digest, data in solved.proofs.items()}
@@ -171,6 +171,7 @@ def solved_of(message: Message) -> Solved:
             blobs.get("weights"),
             header["assembly"] is True,
             header["states"] if type(header.get("states")) is int else None,
+            header["lasting"] is True,
         )
     except (KeyError, TypeError) as error:
         raise GarbledError(f"an answer without {error}") from error

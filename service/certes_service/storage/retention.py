@@ -126,6 +126,30 @@ def _garbage(database: Database, blobs: Blobs, grace: float) -> tuple[int, int]:
     return count, size
 
 
+def retire(database: Database, blobs: Blobs, tenant: str, digests: list[str], seconds: float) -> list[str]:
+    """Remove blobs of a tenant before their time: those that no row names and that were written long enough ago.
+
+    Args:
+        database: rows.
+        blobs: bytes.
+        tenant: whose.
+        digests: which; they may be gone already.
+        seconds: age below which one stays: it may be about to be named.
+
+    Returns:
+        Those that are to be asked about once more: they were named or young, or a collector or a backup was at work.
+
+    Raises:
+        StorageError: storage cannot be used.
+    """
+    with database.sole_collector() as alone:
+        if not alone:
+            return digests
+        gone = _remove(database, blobs, tenant, [Blob(tenant, digest, 0, 0.0) for digest in digests], seconds)
+    removed = {blob.digest for blob in gone}
+    return [digest for digest in digests if digest not in removed and blobs.has(tenant, digest)]
+
+
 def _remove(database: Database, blobs: Blobs, tenant: str, candidates: list[Blob], grace: float) -> list[Blob]:
     """Remove those that are still old and that still nobody names; returns them."""
     now = blobs.now()
