@@ -64,7 +64,7 @@ def _question(
     body = _body(
         json_model,
         example,
-        {"spec": spec, file: _FILE, **jobs.FIELDS},
+        {"spec": spec, file: _FILE if file == "weights" else _DATA, **jobs.FIELDS},
         ["spec", file],
         {"spec": {"contentType": "application/json"}, file: {"contentType": "application/octet-stream"}},
         **others,
@@ -77,6 +77,7 @@ def _question(
 
 
 _FILE = {"type": "string", "format": "binary", "description": "safetensors file"}
+_DATA = _FILE | {"description": "safetensors or .npz file with the arrays"}
 
 CERTIFY = _question(
     "CertificateRequest",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from certes.trainings import Architecture
 from pydantic import BaseModel, ConfigDict, Field
 
-from certes_service.questions.trainings import TrainingOptions
+from certes_service.questions.trainings import MOST_EPOCHS, TrainingOptions
 from certes_service.schema import Digest, Manner, TensorData
 from certes_service.schema_assembly import AssemblyCertificateLink
 
@@ -19,7 +19,7 @@ class TrainingPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    epochs: int = Field(60, ge=1, description="at most")
+    epochs: int = Field(60, ge=1, le=MOST_EPOCHS, description="at most")
     batch: int = Field(32, ge=1, description="sequences per step")
     learning_rate: float = Field(5e-3, ge=0, le=10, description="at its highest; it falls to 0 over half a cosine")
     warmup: Share = Field(0.1, description="share of all steps over which the learning rate rises")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sqlite3
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,11 @@ from certes.composition.description import read
 from certes.sequences import DataSet
 from certes.trainings import Architecture, Plan
 from certes.weights import to_bytes
-from certes_service.questions.trainings import TrainingFailed, question
 from certes_service.samples_training import TRAINING, TRAINING_REQUEST
 
-from tests.service.conftest import Running
-from tests.service.workers import fleet
+from tests.service.conftest import CERTES, Running, environment, running
+from tests.service.test_verifications import PRIVATE, PUBLIC
+from tests.service.workers import fleet, followed
 
 ARCHITECTURE: dict[str, Any] = {"kind": "singular", "modules": [4, 3], "step": [0.1, 0.5]}
 WAIT = {"Prefer": "wait=60"}
@@ -31,6 +35,17 @@ def arrays(count: int = 48, seed: int = 0) -> dict[str, Any]:
     """Sequences whose class is the sign of their sum."""
     inputs = np.random.default_rng(seed).normal(size=(count, 8, 2)).astype(np.float32)
     return {"inputs": inputs, "labels": (inputs.sum((1, 2)) > 0).astype(np.int64)}
+
+
+def npz(**given: Any) -> bytes:
+    """An .npz file, pickles and all."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **given)
+    return file.getvalue()
+
+
+#: One class of two thousand million.
+LARGE = {"inputs": np.zeros((8, 2, 1)), "labels": np.array([2**31 - 1] + [0] * 7)}
 
 
 def post(
@@ -102,23 +117,24 @@ def test_regression(http: httpx.Client) -> None:
 
 
 def test_it_is_a_job_and_tells_every_epoch(http: httpx.Client) -> None:
-    response = post(http, arrays(seed=4), {}, epochs=6)
+    response = post(http, arrays(seed=4), {}, epochs=60)
     assert response.status_code == 202, "nobody waits unless asked"
     job = response.json()
     assert job["kind"] == "training"
-    told: list[dict[str, Any]] = []
-    with http.stream("GET", job["events"]) as stream:
-        for line in stream.iter_lines():
-            if line.startswith("data:"):
-                told.append(json.loads(line[5:]))
-    assert told[-1]["state"] == "done"
-    phases = [entry["progress"] for entry in told if entry["progress"]]
-    assert any("epoch" in progress["message"] for progress in phases)
-    assert http.get(job["href"]).json()["answer"]["epochs"] == 6
+    events = followed(http, job["href"])
+    assert events[-1][0] == "end"
+    assert events[-1][1]["state"] == "done"
+    told = [entry["progress"] for _, entry in events if entry["progress"]]
+    epochs = [progress["curve"][-1]["epoch"] for progress in told]
+    assert told, "nothing was told"
+    assert epochs == sorted(epochs)
+    assert all(progress["message"].startswith(f"epoch {progress['curve'][-1]['epoch']} of 60, ") for progress in told)
+    assert all(0 < progress["fraction"] <= 1 and len(progress["curve"]) <= 100 for progress in told)
+    assert http.get(job["href"]).json()["answer"]["epochs"] == 60
 
 
 def test_cancel_stops_it(http: httpx.Client) -> None:
-    job = post(http, arrays(400), {}, epochs=100_000, batch=4).json()
+    job = post(http, arrays(400), {}, epochs=10_000, batch=4).json()
     trained = Path(tempfile.gettempdir())
 
     def scratch() -> set[Path]:
@@ -139,19 +155,73 @@ def test_without_an_epoch_in_time_it_has_failed(http: httpx.Client) -> None:
 
 
 def test_the_best_epoch_in_time_is_the_answer(http: httpx.Client) -> None:
-    answer = post(http, arrays(seed=6), epochs=1_000_000, seconds=3.0).json()
+    answer = post(http, arrays(seed=6), epochs=10_000, seconds=3.0).json()
     assert answer["ended"] == "deadline"
     assert answer["verdict"] == "contracting"
+    assert post(http, arrays(seed=6), epochs=10_000, seconds=3.0).json()["cached"], "its limit is part of the question"
 
 
-def test_one_that_diverges_has_failed(http: httpx.Client) -> None:
+def test_a_deadline_cuts_it_short_for_this_job_alone(http: httpx.Client) -> None:
     data = arrays(seed=7)
-    wild = {"inputs": data["inputs"], "targets": data["inputs"].sum((1, 2))}
-    response = post(http, wild, learning_rate=10.0, clip=1e9, epochs=200, warmup=0.0, noise=100.0)
-    if response.status_code == 200:  # it may survive: then it is certified
-        assert response.json()["verdict"] == "contracting"
-    else:
-        assert response.json()["type"].endswith("training-diverged")
+    first = post(http, data, epochs=10_000, form={"deadline": "5"}).json()
+    assert first["ended"] == "deadline"
+    assert first["verdict"] == "contracting"
+    again = post(http, data, {}, epochs=10_000)
+    assert again.status_code == 202, "what was cut short is no answer to who has time"
+    assert http.delete(again.json()["href"]).status_code in (200, 204)
+
+
+def test_arrays_of_numpy(http: httpx.Client) -> None:
+    data = arrays(seed=10)
+    file = io.BytesIO()
+    np.savez_compressed(file, **data, names=np.array(["of no account"]))
+    one = post(http, file.getvalue()).json()
+    other = post(http, data).json()
+    assert one["certificate"]["digest"] == other["certificate"]["digest"], "the same bits, whatever they came in"
+
+
+def test_the_same_key_is_the_same_job(http: httpx.Client) -> None:
+    key = {"Idempotency-Key": "training-one"}
+    job = post(http, arrays(seed=11), key).json()
+    assert post(http, arrays(seed=11), key | WAIT).json()["cached"]
+    assert len([entry for entry in http.get("/v1/jobs").json()["jobs"] if entry["id"] == job["id"]]) == 1
+    response = post(http, arrays(seed=12), key)
+    assert response.status_code == 422
+    assert response.json()["field"] == "Idempotency-Key"
+
+
+@pytest.fixture(scope="module")
+def teams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, httpx.Client]]:
+    """Two tenants of a service that signs; and one who may not train."""
+    made = {}
+    data = tmp_path_factory.mktemp("teams") / "data"
+    with running(data, keys=True, solvers=1, signing_key=PRIVATE[0]) as server:
+        for name, scope in (("one", "train"), ("two", "train"), ("reader", "certify")):
+            command = [*CERTES, "keys", "create", "--tenant", name, "--scope", scope, "--json", "--data", str(data)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+            made[name] = server.client(headers={"Authorization": f"Bearer {json.loads(done.stdout)['key']}"})
+        yield made
+        for client in made.values():
+            client.close()
+
+
+def test_who_may_train_and_see_it(teams: dict[str, httpx.Client], tmp_path: Path) -> None:
+    refused = post(teams["reader"])
+    assert refused.status_code == 403
+    assert refused.json()["type"].endswith("scope-missing")
+    job = post(teams["one"], headers={}).json()
+    wait_until(lambda: teams["one"].get(job["href"]).json()["state"] == "done")
+    answer = teams["one"].get(job["href"]).json()["answer"]
+    assert answer["certificate"]["signed"]
+    places = [job["href"], job["events"], f"/jobs/{job['id']}/curve", answer["weights"]["href"]]
+    places += [entry["href"] for entry in answer["certificate"]["documents"]]
+    assert [teams["one"].get(place).status_code for place in places] == [200] * len(places)
+    assert [teams["two"].get(place).status_code for place in places] == [404] * len(places)
+    assert teams["two"].delete(job["href"]).status_code == 404
+    assert not post(teams["two"]).json()["cached"], "another tenant's answers are his"
+    path = fetched(teams["one"], answer, tmp_path / "out")
+    assert verify_assembly(path, tmp_path / "out", key=PUBLIC[0].encode()).valid
+    assert not verify_assembly(path, tmp_path / "out", key=PUBLIC[1].encode()).valid
 
 
 @pytest.mark.parametrize(
@@ -166,7 +236,18 @@ def test_one_that_diverges_has_failed(http: httpx.Client) -> None:
         ({"architecture": {"modules": [4000, 4000]}}, 413, "spec.architecture.modules"),
         ({"architecture": {"modules": [3], "kind": "wild"}}, 422, "spec.architecture.kind"),
         ({"architecture": {"modules": [3], "level": 0.99, "step": 1.5}}, 422, "spec.architecture.step"),
+        ({"data": LARGE}, 413, "data.labels"),
+        ({"data": {"inputs": np.zeros((4, 2, 50_000)), "labels": np.zeros(4, int)}}, 413, "data.inputs"),
+        ({"data": npz(inputs=np.zeros((8, 2, 1)))}, 422, "data"),
+        ({"data": npz(inputs=np.full((8, 2, 1), np.inf), labels=np.zeros(8, int))}, 422, "data.inputs"),
+        ({"data": npz(inputs=np.array([[[{}]]] * 8), labels=np.zeros(8, int))}, 422, "data"),
+        ({"data": npz(inputs=np.zeros((8, 2, 1)), labels=np.zeros(8, int))[:-40]}, 422, "data"),
+        ({"data": npz(inputs=np.zeros((8, 2**20, 1)), labels=np.zeros(8, int))}, 413, "data"),
+        ({"data": b"@problemName x\n@data\n0.1,0.2:1\n"}, 422, "data"),
         ({"epochs": 0}, 422, "spec.plan.epochs"),
+        ({"epochs": 10_001}, 413, "spec.plan.epochs"),
+        ({"seconds": 61.0}, 413, "spec.seconds"),
+        ({"keep": -1}, 422, "spec.keep"),
         ({"epochz": 1}, 422, "spec.plan.epochz"),
         ({"jitter": 2}, 422, "spec.plan.jitter"),
         ({"seconds": -1.0}, 422, "spec.seconds"),
@@ -176,19 +257,14 @@ def test_one_that_diverges_has_failed(http: httpx.Client) -> None:
 def test_what_cannot_be_is_said_before_a_job(
     http: httpx.Client, change: dict[str, Any], status: int, field: str
 ) -> None:
-    before = len(http.get("/v1/jobs").json()["jobs"])
+    def youngest() -> list[str]:
+        return [job["id"] for job in http.get("/v1/jobs").json()["jobs"][:1]]
+
+    before = youngest()
     response = post(http, **change)
     assert response.status_code == status, response.text
     assert response.json()["field"].startswith(field)
-    assert len(http.get("/v1/jobs").json()["jobs"]) == before
-
-
-def test_a_solver_that_was_ended_has_no_answer() -> None:
-    made = question({"architecture": ARCHITECTURE}, to_bytes(arrays()), "x.safetensors")
-    with pytest.raises(TrainingFailed) as error:
-        made.undecided("memory", "too much")
-    assert error.value.slug == "training-memory"
-    assert type(made).rebuild(json.loads(json.dumps(made.parts())), made.weights, made.name) == made
+    assert youngest() == before
 
 
 def test_the_page_shows_the_curve(http: httpx.Client) -> None:
@@ -201,7 +277,22 @@ def test_the_page_shows_the_curve(http: httpx.Client) -> None:
     assert curve.count("<polyline") == 3
     assert 'aria-label="Loss.' in curve
     assert "hx-trigger" not in curve, "it moves no more"
+    assert "<script" not in curve
+    assert "style=" not in curve
     assert http.get("/jobs/00000000000000000000000000000000/curve").status_code == 404
+
+
+def test_the_page_has_a_form_for_it(http: httpx.Client) -> None:
+    assert 'value="training"' in http.get("/").text
+    spec = {"architecture": ARCHITECTURE, "plan": {"epochs": 2, "batch": 16}}
+    sent = {"what": "training", "spec": json.dumps(spec)}
+    response = http.post("/ask", files={"weights": ("sums.npz", npz(**arrays(seed=13)))}, data=sent)
+    assert response.status_code == 303
+    job = response.headers["location"].removeprefix("/jobs/")
+    wait_until(lambda: http.get(f"/v1/jobs/{job}").json()["state"] == "done")
+    for change in ({"spec": "[]"}, {"spec": "{}"}, {"spec": "{"}):
+        wrong = http.post("/ask", files={"weights": ("x", npz(**arrays()))}, data=sent | change)
+        assert 400 <= wrong.status_code < 500, change
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -221,11 +312,15 @@ def test_a_killed_worker_costs_no_bit(serve: Callable[..., Running], tmp_path: P
         first = several.start("train")
         job = post(http, data, {}, epochs=epochs, batch=8).json()
 
+        def kept() -> bool:
+            with closing(sqlite3.connect(several.api.data / "certes.db")) as rows:
+                return rows.execute("SELECT checkpoint FROM jobs").fetchone()[0] is not None
+
         def epoch() -> int:
             progress = http.get(job["href"]).json()["progress"]
             return 0 if not progress else int(progress["message"].split()[1])
 
-        wait_until(lambda: epoch() >= 5)
+        wait_until(lambda: epoch() >= 5 and kept())
         first.kill()
         several.start("train")
         wait_until(lambda: http.get(job["href"]).json()["state"] == "done", 120)

@@ -1,7 +1,7 @@
 """Trainings: an architecture and data in, a certified assembly out.
 
-The data are the arrays of a safetensors file (``inputs`` with ``labels`` or ``targets``, see
-:meth:`certes.sequences.DataSet.of`). After each epoch the whole state goes out as a checkpoint, so that a job whose
+The data are the arrays of a safetensors or .npz file (``inputs`` with ``labels`` or ``targets``, see
+:meth:`certes.sequences.DataSet.of`). After an epoch the whole state goes out as a checkpoint, so that a job whose
 worker died ends with the same weights as one that was left alone. A network that is not certified is a failed job.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +27,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from certes_service.questions.base import Context, Plain, Solved, Spent, finite
 
 if TYPE_CHECKING:
+    from certes.nn.checkpoints import Checkpoint, Keeper
     from certes.nn.trainer import Trainer
 
     from certes_service.settings import Settings
 
 #: Points of the learning curve that progress tells at most; the answer has them all.
 _POINTS = 100
+#: Epochs of one training: so many points has the curve of an answer.
+MOST_EPOCHS = 10_000
+#: A checkpoint follows the one before after so many seconds, and so many times what that one took.
+_PAUSE, _PAUSE_TIMES = 1.0, 10.0
 
 
 class TrainingOptions(BaseModel):
     """What is asked about a training, beside its architecture and plan.
 
     Attributes:
-        seconds: time limit; the best epoch by then is the answer. The service's own limit applies in any case.
+        seconds: time limit, within that of the service; the best epoch by then is the answer.
         keep: of the states of a run one in so many is kept for the gradient; 0: about one in sqrt(time).
     """
 
@@ -125,10 +131,20 @@ class TrainingQuestion(Plain):
 
     def check(self, settings: Settings) -> None:
         """Read the data, and refuse what is too large, before anything is computed."""
-        states = sum(self.architecture.modules)
-        if states > settings.max_states:
-            raise TooLargeError("spec.architecture.modules", f"{states} states", settings.max_states, "states")
+        states, most = sum(self.architecture.modules), settings.max_states
+        if states > most:
+            raise TooLargeError("spec.architecture.modules", f"{states} states", most, "states")
+        if self.plan.epochs > MOST_EPOCHS:
+            raise TooLargeError("spec.plan.epochs", f"{self.plan.epochs} epochs", MOST_EPOCHS, "epochs")
+        if self.options.seconds is not None and self.options.seconds > settings.train_seconds:
+            given, longest = f"{self.options.seconds:g} seconds", int(settings.train_seconds)
+            raise TooLargeError("spec.seconds", given, longest, "seconds")
         data = self._data(settings.max_body_bytes)
+        said = "targets" if data.train.regression else "labels"
+        for name, count in (("inputs", data.train.inputs.shape[2]), (said, data.outputs)):
+            if count * states > most**2:  # as many numbers as the largest recurrent matrix
+                given = f"{count} {'features' if name == 'inputs' else 'outputs'} for {states} states"
+                raise TooLargeError(f"data.{name}", given, most**2 // states, "of them")
         if self.plan.jitter and data.train.image is None:
             raise InputError("spec.plan.jitter", str(self.plan.jitter), "0: the data are no images", "unsupported")
 
@@ -141,11 +157,12 @@ class TrainingQuestion(Plain):
 
         Raises:
             InputError: data or an architecture that cannot be. TrainingFailed: no certified network.
-            MissingExtraError: torch is not installed.
+            MissingExtraError: torch is not installed. MemoryError: memory does not suffice, in the smallest parts.
         """
         from certes.nn.checkpoints import Carried
         from certes.nn.product import NotCertified
         from certes.nn.train import NotTrained, train
+        from certes.nn.trainer import out_of_memory
 
         data, limit = self._data(context.limits.file_bytes), context.limit(self.options.seconds)
         with tempfile.TemporaryDirectory(prefix="certes-training-") as folder:
@@ -155,7 +172,7 @@ class TrainingQuestion(Plain):
                     data,
                     self.plan,
                     Path(folder),
-                    checkpoint=lambda asked: Carried(asked, context.resume, context.checkpoint),
+                    checkpoint=lambda asked: _Paced(Carried(asked, context.resume, context.checkpoint)),
                     seconds=limit,
                     device=context.device,
                     keep=self.options.keep,
@@ -166,12 +183,19 @@ class TrainingQuestion(Plain):
                 raise _failed(error.reason, str(error)) from error
             except NotCertified as error:
                 raise _failed("not-certified", str(error)) from error
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise MemoryError(str(error)) from error
+                raise
             bundle = AssemblyBundle.read(made.certificate)
             weights = (made.folder / "weights.safetensors").read_bytes()
             assembly = json.loads((made.folder / "assembly.json").read_text())
             curve = list(csv.DictReader((made.folder / "curve.csv").read_text().splitlines()))
         answer = _answer(made.report, curve, assembly)
-        return Solved(answer, bundle.documents, bundle.proofs, bundle.root, weights, True, made.report["states"])
+        # cut short by anything but the question's own limit: another time there may be more of it
+        whole = made.report["ended"] != "deadline" or limit == self.options.seconds
+        states = made.report["states"]
+        return Solved(answer, bundle.documents, bundle.proofs, bundle.root, weights, True, states, lasting=whole)
 
     def _data(self, most: int) -> DataSet:
         try:
@@ -181,6 +205,29 @@ class TrainingQuestion(Plain):
         except InputError as error:
             field = error.field if error.field.startswith("data") else f"data.{error.field}"
             raise InputError(field, error.given, error.expected, error.slug) from None
+
+
+class _Paced:
+    """Keeps states now and then: where epochs are short or states are large, each would cost more than it saves.
+
+    Args:
+        keeper: keeps them.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper, self._due = keeper, 0.0
+
+    def save(self, state: Checkpoint) -> None:
+        """Keep a state, if it is time for one."""
+        began = time.monotonic()
+        if began >= self._due:
+            self._keeper.save(state)
+            took = time.monotonic() - began
+            self._due = began + took + max(_PAUSE, _PAUSE_TIMES * took)
+
+    def load(self) -> Checkpoint | None:
+        """The last state that was kept."""
+        return self._keeper.load()
 
 
 def _told(context: Context, trainer: Trainer, plan: Plan) -> None:

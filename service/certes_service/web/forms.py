@@ -14,7 +14,7 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from certes_service.questions import assemblies, certificates, projections
+from certes_service.questions import assemblies, certificates, projections, trainings
 from certes_service.questions.base import Limits, Question, clip
 from certes_service.settings import Settings
 
@@ -128,17 +128,24 @@ def question(form: Form) -> Question:
         InputError: naming the field.
     """
     weights, name = form.needed(), form.name
+    if form.text("what") == "training":
+        return trainings.question(_written(form, "architecture and plan"), weights, name)
     read_weights(weights)  # what is wrong with the file is said first
     if form.text("what") == "assembly":
-        text = form.text("spec")
-        given = strictjson.parse(text.encode("utf-8", "replace"), "spec", max_bytes=2**20, max_depth=12)
-        if not isinstance(given, dict):
-            raise InputError("spec", "JSON that is no object", "a JSON object with modules and couplings", "wrong-type")
-        return assemblies.question(given, weights, name)
+        return assemblies.question(_written(form, "modules and couplings"), weights, name)
     spec = _spec(form)
     if form.text("what") == "project":
         return projections.question(spec, weights, name)
     return certificates.question(spec, weights, name)
+
+
+def _written(form: Form, entries: str) -> dict[str, Any]:
+    """A question that was typed as JSON."""
+    text = form.text("spec").encode("utf-8", "replace")
+    given = strictjson.parse(text, "spec", max_bytes=2**20, max_depth=12)
+    if not isinstance(given, dict):
+        raise InputError("spec", "JSON that is no object", f"a JSON object with {entries}", "wrong-type")
+    return given
 
 
 def _spec(form: Form) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 _WAIT = 1.5
 _PER_PAGE = 40
 _CURSOR = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?~[0-9a-f]{32,64}")
-_SCOPES = {"project": "project"}
+_SCOPES = {"project": "project", "training": "train"}
 
 
 def install(app: FastAPI, desk: Desk) -> Pages | None:
