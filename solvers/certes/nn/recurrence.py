@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from certes.nn.activations import torch_activation
-from certes.nn.operators import Operator
+from certes.nn.operators import Dense, Operator
 
 Function = Callable[[Tensor], Tensor]
 
@@ -102,9 +102,7 @@ class _Recurrence(torch.autograd.Function):
     ) -> Tensor:
         w, g = values[: len(equation.weights)], values[len(equation.weights) :]
         states = drive.new_empty(drive.shape)
-        x = start
-        for k in range(len(drive)):
-            x = torch.addcmul(x, equation.field(x, drive[k], w, g).to(x.dtype), step, out=states[k])
+        _forward(equation, start, drive, step, w, g, states)
         kept = _stride(equation.keep, len(drive))
         ctx.equation, ctx.stride, ctx.steps, ctx.last = equation, kept, len(drive), last
         inputs = drive if not equation.hopfield or kept > 1 else None
@@ -147,6 +145,8 @@ class _Backward:
         self.gradient = gradient if gradient.ndim == len(shape) else None
         self.adjoint = torch.zeros_like(gradient[0]) if self.gradient is not None else gradient
         self.drive = gradient.new_empty(shape)
+        folded = _Folded.of(equation, step, w, g)
+        self.folded = folded if folded is not None and folded.linear.dtype == gradient.dtype else None
         self.step = torch.zeros_like(step)
         self.values = [torch.zeros_like(value) for value in (*w, *g)]
 
@@ -165,6 +165,9 @@ class _Backward:
         for k in reversed(range(steps)):
             if self.gradient is not None:
                 self.adjoint = self.adjoint + self.gradient[first + k]
+            if self.folded is not None:
+                self.adjoint = self.folded.back(self.adjoint, slopes[k], moved[k], pushed[k])
+                continue
             mu = torch.mul(self.adjoint, self.e, out=moved[k])
             coupled = _sum_transposed(equation.couplings, self.g, mu)
             if equation.hopfield:
@@ -189,10 +192,73 @@ def _again(
 ) -> Tensor:
     """The states of a segment, the one before it first."""
     states = drive.new_empty((len(drive) + 1, *drive.shape[1:]))
-    states[0] = x = before
-    for k in range(len(drive)):
-        x = torch.addcmul(x, equation.field(x, drive[k], w, g).to(x.dtype), step, out=states[k + 1])
+    states[0] = before
+    _forward(equation, before, drive, step, w, g, states[1:])
     return states
+
+
+def _forward(
+    equation: Equation, start: Tensor, drive: Tensor, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor],
+    states: Tensor,
+) -> None:  # fmt: skip
+    """Fill in the states after the start."""
+    dense = _Folded.of(equation, step, w, g)
+    if dense is not None and drive.dtype == states.dtype == dense.linear.dtype:
+        dense.forward(start, drive, states)
+        return
+    x = start
+    for k in range(len(drive)):
+        x = torch.addcmul(x, equation.field(x, drive[k], w, g).to(x.dtype), step, out=states[k])
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """A run with dense matrices, the steps folded into them: x+ = A x + E (W phi(x) + u), or A x + E phi(W x + u).
+
+    Attributes:
+        equation: the form and phi.
+        step: e, shape (n,).
+        linear: A = I + E (G - I), shape (n, n).
+        weights: E W in the form hopfield, W in the form rate.
+    """
+
+    equation: Equation
+    step: Tensor
+    linear: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, equation: Equation, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor]) -> _Folded | None:
+        """None: the matrices have another structure."""
+        if not (len(w) == 1 and len(g) <= 1 and isinstance(equation.weights[0], Dense)):
+            return None
+        if g and not isinstance(equation.couplings[0], Dense):
+            return None
+        linear = torch.diag(1.0 - step)
+        if g:
+            linear = linear + step[:, None] * g[0]
+        return cls(equation, step, linear, step[:, None] * w[0] if equation.hopfield else w[0])
+
+    def forward(self, start: Tensor, drive: Tensor, states: Tensor) -> None:
+        """Fill in the states after the start."""
+        phi = torch_activation(self.equation.activation)
+        weights, linear, x = self.weights.mT, self.linear.mT, start
+        if self.equation.hopfield:
+            torch.mul(drive, self.step, out=states)
+            for state in states:
+                state.addmm_(phi(x), weights).addmm_(x, linear)
+                x = state
+            return
+        for push, state in zip(drive, states, strict=True):
+            seen = phi(torch.addmm(push, x, weights))
+            x = torch.addmm(seen.mul_(self.step), x, linear, out=state)
+
+    def back(self, adjoint: Tensor, slopes: Tensor, moved: Tensor, pushed: Tensor) -> Tensor:
+        """The adjoint before a step from that after it; ``moved`` and ``pushed`` are filled in."""
+        mu = torch.mul(adjoint, self.step, out=moved)
+        if self.equation.hopfield:
+            return torch.addcmul(adjoint @ self.linear, slopes, adjoint @ self.weights)
+        return torch.addmm(torch.mul(slopes, mu, out=pushed) @ self.weights, adjoint, self.linear)
 
 
 def slopes_of(name: str, s: Tensor) -> tuple[Tensor, Tensor]:
