@@ -276,6 +276,10 @@ def test_the_page_shows_the_curve(http: httpx.Client) -> None:
     curve = http.get(f"/jobs/{job['id']}/curve").text
     assert curve.count("<polyline") == 3
     assert 'aria-label="Loss.' in curve
+    digest = http.get(job["href"]).json()["answer"]["certificate"]["digest"]
+    graph = http.get(f"/certificates/{digest}/graph")
+    assert graph.status_code == 200
+    assert "<svg" in graph.text
     assert "hx-trigger" not in curve, "it moves no more"
     assert "<script" not in curve
     assert "style=" not in curve

@@ -102,7 +102,7 @@ def _answered(desk: Desk, tenant: str, digest: str) -> dict[str, Any] | None:
     """What was answered when the certificate was made, while a job remembers it."""
     for job in desk.board.page(tenant, 200, None, ("done",)):
         answer = job.answer or {}
-        if job.kind in ("assembly", "training") and (answer.get("certificate") or {}).get("digest") == digest:
+        if job.kind == "assembly" and (answer.get("certificate") or {}).get("digest") == digest:
             return answer
     return None
 
