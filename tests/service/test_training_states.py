@@ -14,6 +14,7 @@ import torch
 from certes.errors import InputError
 from certes.nn import product
 from certes.nn.trainer import Trainer
+from certes.trainings import Plan
 from certes.weights import to_bytes
 from certes_service.jobs import runner
 from certes_service.jobs.board import Board, Superseded, Wanted
@@ -86,6 +87,21 @@ def test_short_epochs_are_not_all_kept() -> None:
     states: list[bytes] = []
     asked(epochs=40).solve(context(on_checkpoint=states.append))
     assert 1 <= len(states) < 20
+
+
+@pytest.mark.parametrize("count", [1, 99, 100, 101, 250, 10_000])
+def test_the_curve_that_is_told_is_of_bounded_length(count: int) -> None:
+    curve = [{"epoch": k + 1, "loss": float("inf"), "validation_accuracy": 0.5} for k in range(count)]
+    told: list[dict[str, Any]] = []
+    trainer: Any = SimpleNamespace(curve=curve, epoch=count)
+    trainings._told(context(on_progress=told.append), trainer, Plan(epochs=10_000))
+    epochs = [entry["epoch"] for entry in told[0]["curve"]]
+    assert len(epochs) == len(set(epochs)) <= 100
+    assert len(epochs) >= min(count, 50)
+    assert epochs == sorted(epochs)
+    assert epochs[-1] == count, "the last one is always there"
+    json.dumps(told, allow_nan=False)
+    assert told[0]["message"].endswith("validation accuracy 0.5000")
 
 
 # --- what is kept of it
