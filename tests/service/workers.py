@@ -30,6 +30,7 @@ class Worker:
 
     def kill(self) -> None:
         """At once, with its solvers: as if the machine had lost power."""
+        self.signal(signal.SIGSTOP)  # or it might see its solvers die first, and say so
         for child in children(self.process.pid):
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
