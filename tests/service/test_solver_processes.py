@@ -263,7 +263,7 @@ def test_a_process_that_writes_garbled_output_is_ended(pool: Pool, name: str) ->
 def test_an_answer_that_comes_before_its_question_is_refused(pool: Pool) -> None:
     """A second answer to the question before, of somebody else."""
     forged = b"".join(Message({"type": "solved", "answer": {"forged": True}, "root": None, "documents": [],
-                               "proofs": [], "assembly": False}).chunks())  # fmt: skip
+                               "proofs": [], "assembly": False, "lasting": True}).chunks())  # fmt: skip
     own = Pool(1, MEMORY, kinds=PROBES)
     try:
         # the answer itself is the forged one: a process may lie about its own question
