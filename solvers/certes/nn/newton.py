@@ -117,28 +117,25 @@ def evaluate(
     """
     _positive(tolerance)
     parts = network.parts_of_run(inputs, state)
-    if not bool(torch.isfinite(parts.drive).all() and torch.isfinite(parts.start).all()):
+    start, drive = parts.start, parts.drive
+    if not bool(torch.isfinite(drive).all() and torch.isfinite(start).all()):
         raise InputError("inputs", "values that are not finite", "finite numbers", "not-finite")
-    system = _System.of(parts, network.size)
+    system = _System.of(parts, drive, network.size)
     still = system.detached()
     if guarantee.activation != parts.equation.activation:
         given = f"that of {guarantee.activation} for {parts.equation.activation}"
         raise InputError("certificate", given, "that of this network", "wrong-system")
     known = guarantee.at(still.form())
-    steps, batch, size = parts.drive.shape
-    room = batch * size * (size if jacobian == "full" else 1) * parts.drive.element_size()
-    window = max(1, min(steps, _ROOM // max(room, 1)))
+    window = _width(drive, 1 if jacobian == "diagonal" else network.size)
     with torch.no_grad():
-        windows = list(_windows(still, known, parts, window, tolerance, jacobian))
-    found = _together(windows, known, parts.drive.detach())
-    needed = (parts.start, parts.drive, system.step, system.weights, system.coupling)
+        windows = list(_windows(still, known, start, drive, window, tolerance, jacobian))
+    found = _together(windows, known, drive.detach())
+    needed = (start, drive, system.step, system.weights, system.coupling)
     if not torch.is_grad_enabled() or not any(each.requires_grad for each in needed) or found.states.numel() == 0:
         return found
-    before = _before(parts.start, found.states)
-    image = system.next(before, parts.drive)
-    window = max(1, min(steps, _ROOM // max(batch * size * size * parts.drive.element_size(), 1)))
+    before = _before(start, found.states)
     recorded: Tensor = _Implicit.apply(  # type: ignore[no-untyped-call]
-        image, found.states, still, before.detach(), parts.drive.detach(), window
+        system.next(before, drive), found.states, still, before.detach(), drive.detach(), _width(drive, network.size)
     )
     return replace(found, states=recorded)
 
@@ -148,11 +145,23 @@ def _positive(tolerance: float | None) -> None:
         raise InputError("tolerance", repr(tolerance), "a positive number", "not-positive")
 
 
+def _width(drive: Tensor, columns: int) -> int:
+    """Steps of a window."""
+    step = drive[:1].numel() * columns * drive.element_size()
+    return max(1, min(len(drive), _ROOM // max(step, 1)))
+
+
 def _windows(
-    system: _System, known: Guarantee, parts: Run, window: int, tolerance: float | None, jacobian: Jacobian
+    system: _System,
+    known: Guarantee,
+    start: Tensor,
+    drive: Tensor,
+    window: int,
+    tolerance: float | None,
+    jacobian: Jacobian,
 ) -> Iterator[Parallel]:
     """One window after the other, each from the last state of the one before: the residuals are those of one run."""
-    start, drive = parts.start.detach(), parts.drive.detach()
+    start, drive = start.detach(), drive.detach()
     for first in range(0, len(drive) if drive.numel() else 0, window):
         one = _window(system, known, start, drive[first : first + window], tolerance, jacobian)
         start = one.states[-1]
@@ -177,11 +186,9 @@ class _System:
     coupling: Tensor
 
     @classmethod
-    def of(cls, parts: Run, size: int) -> _System:
-        weights = _matrix(parts.equation.weights, parts.weights, parts.drive, size)
-        return cls(
-            parts.equation, parts.step, weights, _matrix(parts.equation.couplings, parts.couplings, parts.drive, size)
-        )
+    def of(cls, parts: Run, like: Tensor, size: int) -> _System:
+        weights = _matrix(parts.equation.weights, parts.weights, like, size)
+        return cls(parts.equation, parts.step, weights, _matrix(parts.equation.couplings, parts.couplings, like, size))
 
     def detached(self) -> _System:
         return replace(self, step=self.step.detach(), weights=self.weights.detach(), coupling=self.coupling.detach())
