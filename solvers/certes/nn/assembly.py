@@ -25,7 +25,7 @@ from certes.assemblies import Coupling
 from certes.errors import InputError
 from certes.nn import skew
 from certes.nn.operators import Blocks, Dense, Diagonal, Operator, worth_blocks
-from certes.nn.recurrence import Equation, run
+from certes.nn.recurrence import Equation, Pushes, run
 from certes.nn.skew import Skew, Topology
 from certes.nn.stable import Stable
 from certes.systems import HopfieldNetwork, RateNetwork, tensor
@@ -41,10 +41,16 @@ class Run(NamedTuple):
 
     equation: Equation
     start: Tensor
-    drive: Tensor
+    pushes: Pushes
     step: Tensor
     weights: list[Tensor]
     couplings: list[Tensor]
+
+    @property
+    def drive(self) -> Tensor:
+        """What is pushed at every step, U u_t + b, shape (T, batch, n)."""
+        inputs, weight, bias = self.pushes
+        return inputs if weight is None else nn.functional.linear(inputs, weight, bias)
 
 
 class Assembly(nn.Module):
@@ -211,11 +217,13 @@ class Assembly(nn.Module):
             inputs: shape (batch, time, features).
             state: x_0, shape (batch, n); None: 0.
         """
-        seen = (inputs.transpose(0, 1) - self.shift) / self.scale
-        drive = self.input(seen).to(self.input.weight.dtype)
-        start = drive.new_zeros(len(inputs), self.size) if state is None else state
-        couplings = self.skew.values(self.exponent())
-        return Run(self.equation, start, drive, self.steps(), self.weights(), couplings)
+        weight = self.input.weight
+        with torch.autocast(weight.device.type, enabled=False):  # what is run is what is exported and certified
+            seen = (inputs.transpose(0, 1).to(weight.dtype) - self.shift) / self.scale
+            start = weight.new_zeros(len(inputs), self.size) if state is None else state
+            couplings = self.skew.values(self.exponent())
+            pushes = Pushes(seen, weight, self.input.bias)
+            return Run(self.equation, start, pushes, self.steps(), self.weights(), couplings)
 
     @property
     def equation(self) -> Equation:

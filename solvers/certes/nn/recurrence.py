@@ -1,72 +1,48 @@
 """The recurrence of an assembly as one differentiable operation, with its backward pass written out.
 
-    hopfield   x+ = x + e (-x + W phi(x) + G x + u_t)
-    rate       x+ = x + e (-x + phi(W x + u_t) + G x)
+    hopfield   x+ = x + e (-x + W phi(x) + G x + p_t)
+    rate       x+ = x + e (-x + phi(W x + p_t) + G x)
 
-with a step e per state. Autograd would record a dozen small operations per time step and keep what each saw; here only
-states are kept (all of them, or every k-th, the rest being computed again), and the gradients of W and G are one
-product over all steps at the end of a segment.
+with a step e per state and pushes p_t = U u_t + b. Autograd would record a dozen small operations per time step and
+keep what each saw; here only states are kept (all of them, or every k-th, the rest being computed again), and pushes
+are made when they are needed. How steps are taken is said in :mod:`certes.nn.steppers`.
+
+For torch it is an operator, ``certes::recurrence``: compilers see one node of which they know the shapes, and gradients
+of gradients are refused. Mixed precision stops here: a recurrence runs in the numbers that its certificate speaks of.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from certes.nn.activations import torch_activation
-from certes.nn.operators import Dense, Operator
+from certes.errors import InputError
+from certes.nn.activations import slopes_of
+from certes.nn.steppers import Equation, Stepper, stepper
 
-Function = Callable[[Tensor], Tensor]
+__all__ = ["Equation", "Pushes", "run", "slopes_of"]
 
 
-@dataclass(frozen=True)
-class Equation:
-    """What is run, without its numbers.
+class Pushes(NamedTuple):
+    """p_t = U u_t + b.
 
     Attributes:
-        hopfield: the form.
-        activation: name of phi.
-        weights: layouts of which W is the sum.
-        couplings: layouts of which G is the sum.
-        keep: every how many states one is kept for the backward pass; 0: about sqrt(T) of T.
+        inputs: u_t, shape (T, batch, features).
+        weight: U, shape (n, features); None: p_t = u_t, without a bias.
+        bias: b, shape (n,); None: 0.
     """
 
-    hopfield: bool
-    activation: str
-    weights: tuple[Operator, ...]
-    couplings: tuple[Operator, ...]
-    keep: int = 1
-
-    def field(self, x: Tensor, drive: Tensor, w: Sequence[Tensor], g: Sequence[Tensor]) -> Tensor:
-        """tau x', shape (batch, n)."""
-        phi = torch_activation(self.activation)
-        coupled = _sum(self.couplings, g, x)
-        if self.hopfield:
-            return _sum(self.weights, w, phi(x)) + coupled + (drive - x)
-        return phi(_sum(self.weights, w, x) + drive) + (coupled - x)
-
-
-def _sum(layouts: Sequence[Operator], values: Sequence[Tensor], x: Tensor) -> Tensor:
-    parts = [layout.apply(value, x) for layout, value in zip(layouts, values, strict=True)]
-    return torch.stack(parts).sum(0) if len(parts) > 2 else parts[0] + parts[1] if len(parts) == 2 else (
-        parts[0] if parts else torch.zeros_like(x)
-    )  # fmt: skip
-
-
-def _sum_transposed(layouts: Sequence[Operator], values: Sequence[Tensor], y: Tensor) -> Tensor:
-    found = torch.zeros_like(y)
-    for layout, value in zip(layouts, values, strict=True):
-        found = found + layout.transposed(value, y)
-    return found
+    inputs: Tensor
+    weight: Tensor | None = None
+    bias: Tensor | None = None
 
 
 def run(
-    equation: Equation, start: Tensor, drive: Tensor, step: Tensor, weights: Sequence[Tensor],
+    equation: Equation, start: Tensor, pushes: Pushes | Tensor, step: Tensor, weights: Sequence[Tensor],
     couplings: Sequence[Tensor], *, last: bool = False,
 ) -> Tensor:  # fmt: skip
     """All states after the start, or the last one.
@@ -74,7 +50,7 @@ def run(
     Args:
         equation: what is run.
         start: x_0, shape (batch, n).
-        drive: u_t, shape (T, batch, n), T at least 1.
+        pushes: p_t of T steps, at least one; as a tensor of shape (T, batch, n), or what they are made of.
         step: e, shape (n,).
         weights: values of the layouts of W.
         couplings: values of the layouts of G.
@@ -82,198 +58,205 @@ def run(
 
     Returns:
         x_1 to x_T, shape (T, batch, n); or x_T, shape (batch, n).
+
+    Raises:
+        InputError: there is no step.
     """
-    found: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
-        equation, last, start, drive, step, *weights, *couplings
-    )
-    return found
-
-
-#: Steps of which everything that the backward pass needs is made at once.
-_CHUNK = 32
-
-
-class _Recurrence(torch.autograd.Function):
-    """Forward and backward in time."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, equation: Equation, last: bool, start: Tensor, drive: Tensor, step: Tensor, *values: Tensor
-    ) -> Tensor:
-        w, g = values[: len(equation.weights)], values[len(equation.weights) :]
-        states = drive.new_empty(drive.shape)
-        _forward(equation, start, drive, step, w, g, states)
-        kept = _stride(equation.keep, len(drive))
-        ctx.equation, ctx.stride, ctx.steps, ctx.last = equation, kept, len(drive), last
-        inputs = drive if not equation.hopfield or kept > 1 else None
-        ctx.has_drive = inputs is not None
-        saved = states if kept == 1 else states[kept - 1 :: kept].clone()
-        ctx.save_for_backward(start, saved, step, *([inputs] if inputs is not None else []), *values)
-        return states[-1].clone() if last else states
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (gradient,) = gradients
-        start, saved, step, *rest = ctx.saved_tensors
-        drive = rest.pop(0) if ctx.has_drive else None
-        equation: Equation = ctx.equation
-        w, g = rest[: len(equation.weights)], rest[len(equation.weights) :]
-        back = _Backward(equation, step, w, g, gradient, (ctx.steps, *start.shape))
-        stride = _CHUNK if ctx.stride == 1 else ctx.stride
-        for first in reversed(range(0, ctx.steps, stride)):
-            last = min(first + stride, ctx.steps)
-            if ctx.stride == 1:
-                before = start[None] if first == 0 else saved[first - 1 : first]
-                pushes = None if drive is None else drive[first:last]
-                back.segment(torch.cat([before, saved[first:last]]), pushes, first)
-            else:
-                assert drive is not None
-                one = start if first == 0 else saved[first // ctx.stride - 1]
-                back.segment(_again(equation, one, drive[first:last], step, w, g), drive[first:last], first)
-        return (None, None, back.adjoint, back.drive, back.step, *back.values)
-
-
-class _Backward:
-    """The backward pass: the adjoint, and the gradients collected so far."""
-
-    def __init__(
-        self, equation: Equation, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor], gradient: Tensor,
-        shape: tuple[int, ...],
-    ) -> None:  # fmt: skip
-        self.equation, self.e, self.w, self.g = equation, step, w, g
-        # of the last state alone, or of all of them
-        self.gradient = gradient if gradient.ndim == len(shape) else None
-        self.adjoint = torch.zeros_like(gradient[0]) if self.gradient is not None else gradient
-        self.drive = gradient.new_empty(shape)
-        folded = _Folded.of(equation, step, w, g)
-        self.folded = folded if folded is not None and folded.linear.dtype == gradient.dtype else None
-        self.step = torch.zeros_like(step)
-        self.values = [torch.zeros_like(value) for value in (*w, *g)]
-
-    def segment(self, states: Tensor, drive: Tensor | None, first: int) -> None:
-        """Go back through states x_first to x_last, shape (steps + 1, batch, n)."""
-        equation, steps = self.equation, len(states) - 1
-        before = states[:-1]
-        if equation.hopfield:
-            seen, slopes = slopes_of(equation.activation, before)
-        else:
-            assert drive is not None
-            argument = torch.stack([_sum(equation.weights, self.w, x) for x in before]) + drive
-            seen, slopes = before, slopes_of(equation.activation, argument)[1]
-        pushed = self.drive[first : first + steps]
-        moved = torch.empty_like(before) if not equation.hopfield else pushed
-        for k in reversed(range(steps)):
-            if self.gradient is not None:
-                self.adjoint = self.adjoint + self.gradient[first + k]
-            if self.folded is not None:
-                self.adjoint = self.folded.back(self.adjoint, slopes[k], moved[k], pushed[k])
-                continue
-            mu = torch.mul(self.adjoint, self.e, out=moved[k])
-            coupled = _sum_transposed(equation.couplings, self.g, mu)
-            if equation.hopfield:
-                own = slopes[k] * _sum_transposed(equation.weights, self.w, mu)
-            else:
-                own = _sum_transposed(equation.weights, self.w, torch.mul(slopes[k], mu, out=pushed[k]))
-            self.adjoint = self.adjoint - mu + own + coupled
-        # dx_{k+1}/de = (x_{k+1} - x_k) / e, and mu = e times the adjoint
-        self.step += torch.einsum("tbn,tbn->n", moved, states[1:] - before) / self.e**2
-        self._collect(equation.weights, 0, pushed, seen)
-        self._collect(equation.couplings, len(self.w), moved, before)
-
-    def _collect(self, layouts: Sequence[Operator], place: int, left: Tensor, right: Tensor) -> None:
-        """One product over all steps of a segment."""
-        y, x = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
-        for k, layout in enumerate(layouts):
-            self.values[place + k] += layout.outer(y, x)
-
-
-def _again(
-    equation: Equation, before: Tensor, drive: Tensor, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor]
-) -> Tensor:
-    """The states of a segment, the one before it first."""
-    states = drive.new_empty((len(drive) + 1, *drive.shape[1:]))
-    states[0] = before
-    _forward(equation, before, drive, step, w, g, states[1:])
-    return states
+    inputs, weight, bias = Pushes(pushes) if isinstance(pushes, Tensor) else pushes
+    if not len(inputs):
+        raise InputError("inputs", "no steps of time", "at least one", "wrong-shape")
+    found: Tensor = _recurrence(start, inputs, weight, bias, step, [*weights, *couplings], equation.spec, last)[0]
+    return found.mT
 
 
 def _forward(
-    equation: Equation, start: Tensor, drive: Tensor, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor],
-    states: Tensor,
-) -> None:  # fmt: skip
-    """Fill in the states after the start."""
-    dense = _Folded.of(equation, step, w, g)
-    if dense is not None and drive.dtype == states.dtype == dense.linear.dtype:
-        dense.forward(start, drive, states)
-        return
-    x = start
-    for k in range(len(drive)):
-        x = torch.addcmul(x, equation.field(x, drive[k], w, g).to(x.dtype), step, out=states[k])
+    start: Tensor, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, step: Tensor, values: list[Tensor],
+    spec: str, last: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The states as columns, shape (T, n, batch), or the last; and those kept besides, shape (count, n, batch)."""
+    equation, steps = Equation.of_spec(spec), len(inputs)
+    with torch.autocast(start.device.type, enabled=False):
+        taken, made = stepper(equation, values, step), _Pushed(equation, inputs, weight, bias, step)
+        stride, x = _stride(equation.keep, steps), start.mT.contiguous()
+        stretch = stride if last and stride > 1 else _stretch(x)
+        states, kept = (start.new_empty(size, *x.shape) for size in _sizes(steps, stride, last))
+        room = states if len(states) else x.new_empty(stretch, *x.shape) if stride > 1 else kept
+        for first in range(0, steps, stretch):
+            count = min(stretch, steps - first)
+            out = room[first : first + count] if len(room) == steps else room[:count]
+            made.scaled(first, out)
+            taken.forward(x, out)
+            x = out[-1]
+            if last and stride > 1:
+                x = x.clone()
+                if count == stride:
+                    kept[first // stride] = x
+        if not last and stride > 1:
+            kept.copy_(states[stride - 1 :: stride])
+        return x.clone() if last else states, kept
 
 
-@dataclass(frozen=True)
-class _Folded:
-    """A run with dense matrices, the steps folded into them: x+ = A x + E (W phi(x) + u), or A x + E phi(W x + u).
+_recurrence = torch.library.custom_op("certes::recurrence", _forward, mutates_args=())
 
-    Attributes:
-        equation: the form and phi.
-        step: e, shape (n,).
-        linear: A = I + E (G - I), shape (n, n).
-        weights: E W in the form hopfield, W in the form rate.
-    """
 
-    equation: Equation
-    step: Tensor
-    linear: Tensor
-    weights: Tensor
+@_recurrence.register_fake
+def _(
+    start: Tensor, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, step: Tensor, values: list[Tensor],
+    spec: str, last: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    batch, n = start.shape
+    steps = int(inputs.shape[0])
+    states, kept = _sizes(steps, _stride(Equation.of_spec(spec).keep, steps), last)
+    return start.new_empty((n, batch) if last else (states, n, batch)), start.new_empty(kept, n, batch)
 
-    @classmethod
-    def of(cls, equation: Equation, step: Tensor, w: Sequence[Tensor], g: Sequence[Tensor]) -> _Folded | None:
-        """None: the matrices have another structure."""
-        if not (len(w) == 1 and len(g) <= 1 and isinstance(equation.weights[0], Dense)):
-            return None
-        if g and not isinstance(equation.couplings[0], Dense):
-            return None
-        linear = torch.diag(1.0 - step)
-        if g:
-            linear = linear + step[:, None] * g[0]
-        return cls(equation, step, linear, step[:, None] * w[0] if equation.hopfield else w[0])
 
-    def forward(self, start: Tensor, drive: Tensor, states: Tensor) -> None:
-        """Fill in the states after the start."""
-        phi = torch_activation(self.equation.activation)
-        weights, linear, x = self.weights.mT, self.linear.mT, start
-        if self.equation.hopfield:
-            torch.mul(drive, self.step, out=states)
-            for state in states:
-                state.addmm_(phi(x), weights).addmm_(x, linear)
-                x = state
+def _backward(
+    gradient: Tensor, start: Tensor, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, step: Tensor,
+    values: list[Tensor], kept: Tensor, spec: str, last: bool, of_inputs: bool, of_step: bool,
+) -> list[Tensor]:  # fmt: skip
+    """Gradients of the start, inputs, U, b, e (empty where there is none, or nobody asks) and the values."""
+    equation, steps = Equation.of_spec(spec), len(inputs)
+    with torch.autocast(start.device.type, enabled=False):
+        taken, made = stepper(equation, values, step), _Pushed(equation, inputs, weight, bias, step)
+        back, stride = made.back(of_inputs), _stride(equation.keep, steps)
+        x = start.mT.contiguous()
+        stretch = _stretch(x) if stride == 1 else stride
+        adjoint = gradient if last else torch.zeros_like(x)
+        moved = step.new_zeros(len(step) if of_step else 0)
+        for first in reversed(range(0, steps, stretch)):
+            end = min(first + stretch, steps)
+            before, after = _segment(taken, made, (first, end), stride, x, kept)
+            pushes = None if equation.hopfield else made.scaled(first, torch.empty_like(before))
+            outer = None if last else gradient[first:end].contiguous()
+            adjoints, pushed = taken.back(before, pushes, adjoint, outer)
+            if of_step:  # dx_{k+1}/de = (x_{k+1} - x_k) / e
+                moved += (adjoints[1:] * (after - before)).sum((0, 2))
+            back.add(first, pushed)
+            adjoint = adjoints[0]
+        return [adjoint.mT.clone(), *back.gradients(), moved / step if of_step else moved, *taken.gradients()]
+
+
+def _segment(
+    taken: Stepper, made: _Pushed, part: tuple[int, int], stride: int, start: Tensor, kept: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The states before and after each step of a stretch: kept, or computed again from the one before it."""
+    first, end = part
+    if stride == 1:
+        if first:
+            return kept[first - 1 : end - 1], kept[first:end]
+        return torch.cat([start[None], kept[: end - 1]]), kept[:end]
+    states = start.new_empty(end - first + 1, *start.shape)
+    states[0] = start if first == 0 else kept[first // stride - 1]
+    made.scaled(first, states[1:])
+    taken.forward(states[0], states[1:])
+    return states[:-1], states[1:]
+
+
+_recurrence_back = torch.library.custom_op("certes::recurrence_back", _backward, mutates_args=())
+
+
+@_recurrence_back.register_fake
+def _(
+    gradient: Tensor, start: Tensor, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, step: Tensor,
+    values: list[Tensor], kept: Tensor, spec: str, last: bool, of_inputs: bool, of_step: bool,
+) -> list[Tensor]:  # fmt: skip
+    none = step.new_empty(0)
+    made = [inputs if of_inputs else none, none if weight is None else weight, none if bias is None else bias]
+    return [value.new_empty(value.shape) for value in (start, *made, step if of_step else none, *values)]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    start, seen, weight, bias, step, values, spec, last = inputs
+    states, kept = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(kept)
+    ctx.spec, ctx.last, ctx.parts = spec, last, (weight is not None, bias is not None)
+    own = kept if last or _stride(Equation.of_spec(spec).keep, len(seen)) > 1 else states
+    ctx.save_for_backward(start, seen, step, own, *[part for part in (weight, bias) if part is not None], *values)
+
+
+def _back(ctx: Any, gradient: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+    start, seen, step, kept, *rest = ctx.saved_tensors
+    if gradient is None:
+        return (None, None, None, None, None, [None] * (len(rest) - sum(ctx.parts)), None, None)
+    weight, bias = (rest.pop(0) if there else None for there in ctx.parts)
+    asked = ctx.needs_input_grad
+    of_start, *found = _recurrence_back(
+        gradient, start, seen, weight, bias, step, rest, kept, ctx.spec, ctx.last, asked[1], asked[4]
+    )
+    made = [value if there else None for value, there in zip(found, (asked[1], *ctx.parts, asked[4]), strict=False)]
+    return (of_start, *made, found[4:], None, None)
+
+
+_recurrence.register_autograd(_back, setup_context=_keep)
+
+
+class _Pushed:
+    """Pushes, made when they are needed: those of the form hopfield times e."""
+
+    def __init__(
+        self, equation: Equation, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, step: Tensor
+    ) -> None:
+        self.scale = step if equation.hopfield else torch.ones_like(step)
+        self.shapes = [0 if part is None else part.shape for part in (weight, bias)]
+        if weight is not None and bias is not None:  # [U, b] of [u; 1] is one product
+            weight = torch.cat([weight, bias[:, None]], 1)
+            inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], 2)
+        self.inputs, self.weight = inputs, None if weight is None else weight * self.scale[:, None]
+
+    def scaled(self, first: int, out: Tensor) -> Tensor:
+        """Those from step ``first`` on, written into ``out``, shape (steps, n, batch)."""
+        seen = self.inputs[first : first + len(out)].mT
+        if self.weight is None:
+            return torch.mul(seen, self.scale[:, None], out=out)
+        return torch.bmm(self.weight.expand(len(out), -1, -1), seen, out=out)
+
+    def back(self, of_inputs: bool) -> _PushedBack:
+        """To collect gradients with."""
+        return _PushedBack(self, of_inputs)
+
+
+class _PushedBack:
+    """Gradients of what pushes are made of, from those of the pushes as they were made."""
+
+    def __init__(self, pushed: _Pushed, of_inputs: bool) -> None:
+        self.pushed = pushed
+        self.inputs = pushed.inputs.new_empty(pushed.inputs.shape if of_inputs else 0)
+        self.weight = None if pushed.weight is None else torch.zeros_like(pushed.weight)
+
+    def add(self, first: int, gradient: Tensor) -> None:
+        """Of the pushes from step ``first`` on, shape (steps, n, batch)."""
+        pushed, part = self.pushed, slice(first, first + len(gradient))
+        if pushed.weight is None or self.weight is None:
+            if len(self.inputs):
+                torch.mul(gradient.mT, pushed.scale, out=self.inputs[part])
             return
-        for push, state in zip(drive, states, strict=True):
-            seen = phi(torch.addmm(push, x, weights))
-            x = torch.addmm(seen.mul_(self.step), x, linear, out=state)
+        self.weight += torch.bmm(gradient, pushed.inputs[part]).sum(0)
+        if len(self.inputs):
+            torch.matmul(gradient.mT, pushed.weight, out=self.inputs[part])
 
-    def back(self, adjoint: Tensor, slopes: Tensor, moved: Tensor, pushed: Tensor) -> Tensor:
-        """The adjoint before a step from that after it; ``moved`` and ``pushed`` are filled in."""
-        mu = torch.mul(adjoint, self.step, out=moved)
-        if self.equation.hopfield:
-            return torch.addcmul(adjoint @ self.linear, slopes, adjoint @ self.weights)
-        return torch.addmm(torch.mul(slopes, mu, out=pushed) @ self.weights, adjoint, self.linear)
+    def gradients(self) -> list[Tensor]:
+        """Of inputs, U and b."""
+        scale, (weight, bias) = self.pushed.scale, self.pushed.shapes
+        if self.weight is None:
+            return [self.inputs, scale.new_zeros(weight), scale.new_zeros(bias)]
+        found = self.weight * scale[:, None]
+        if bias == 0:
+            return [self.inputs, found, scale.new_zeros(0)]
+        inputs = self.inputs[..., :-1].clone() if len(self.inputs) else self.inputs
+        return [inputs, found[:, :-1].clone(), found[:, -1].clone()]
 
 
-def slopes_of(name: str, s: Tensor) -> tuple[Tensor, Tensor]:
-    """phi(s) and phi'(s)."""
-    if name == "relu":
-        value = torch.relu(s)
-        return value, (s > 0).to(s.dtype)
-    if name == "tanh":
-        value = torch.tanh(s)
-        return value, 1.0 - value * value
-    with torch.enable_grad():
-        argument = s.detach().requires_grad_()
-        value = torch_activation(name)(argument)
-        (slope,) = torch.autograd.grad(value.sum(), argument)
-    return value.detach(), slope
+def _sizes(steps: int, stride: int, last: bool) -> tuple[int, int]:
+    """How many states are handed out, and how many are kept besides."""
+    if last:
+        return 0, steps // stride
+    return steps, steps // stride if stride > 1 else 0
+
+
+def _stretch(x: Tensor) -> int:
+    """Steps of which everything that does not wait is made at once: some megabytes of it."""
+    return max(8, min(128, 2**20 // x.numel()))
 
 
 def _stride(keep: int, steps: int) -> int:
