@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from certes.errors import InputError
 from certes.nn.operators import Blocks, Dense, Operator, worth_blocks
-from certes.nn.stable import spectral_norm
+from certes.nn.stable import singular_vectors
 from certes.trainings import largest_coupling
 
 __all__ = ["LARGEST", "Skew", "Topology", "largest_coupling", "pairs_of"]
@@ -89,48 +89,58 @@ class Skew(nn.Module):
         self.blocks = nn.ParameterList(
             torch.randn(sizes[i], sizes[j]) * (0.5 * gain / math.sqrt(busy * max(sizes[i], sizes[j]))) for i, j in pairs
         )
+        self._groups = self._grouped()
         entries = 2 * sum(sizes[i] * sizes[j] for i, j in pairs)
         self.sparse = worth_blocks(self.size, entries)
-        self.layouts: tuple[Operator, ...] = self._layouts() if pairs else ()
+        layouts = [layout for layout, _ in self._groups] if self.sparse else [Dense()]
+        self.layouts: tuple[Operator, ...] = tuple(layouts) if pairs else ()
 
-    def _layouts(self) -> tuple[Operator, ...]:
-        if not self.sparse:
-            return (Dense(),)
-        found = []
-        for shape, members in self._shapes().items():
-            to = [self.first[i] for i, _, _ in members]
-            source = [self.first[j] for _, j, _ in members]
-            found.append(Blocks(self.size, to, source, shape))
-        return tuple(found)
-
-    def _shapes(self) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
-        """Shape -> (head, tail, which pair; negative: its reverse, counted from -1) of every directed block."""
+    def _grouped(self) -> list[tuple[Blocks, list[int]]]:
+        """Layouts of all directed blocks of one shape; and which pair each is of, its reverse counted from -1 down."""
         found: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
         for k, (i, j) in enumerate(self.pairs):
             found.setdefault((self.sizes[i], self.sizes[j]), []).append((i, j, k))
             found.setdefault((self.sizes[j], self.sizes[i]), []).append((j, i, -k - 1))
-        return found
+        groups = []
+        for shape, members in found.items():
+            to, source = ([self.first[member[end]] for member in members] for end in (0, 1))
+            groups.append((Blocks(self.size, to, source, shape), [k for _, _, k in members]))
+        return groups
 
     def whitened(self) -> Tensor:
         """Gamma, shape (n, n), skew, of a norm below the bound."""
-        gamma = self._whole([block for block in self.blocks], [-block.mT for block in self.blocks])
-        return gamma * self._shrink(gamma)
+        raw = self._raw()
+        return self._whole(raw) * self._shrink(raw)
 
-    def _whole(self, forth: Sequence[Tensor], back: Sequence[Tensor]) -> Tensor:
-        like = forth[0] if forth else torch.zeros(())
-        whole = like.new_zeros(self.size, self.size)
-        for (i, j), block, reverse in zip(self.pairs, forth, back, strict=True):
-            a, b = self.first[i], self.first[j]
-            whole[a : a + self.sizes[i], b : b + self.sizes[j]] = block
-            whole[b : b + self.sizes[j], a : a + self.sizes[i]] = reverse
-        return whole
+    def _raw(self) -> list[Tensor]:
+        """The blocks as they are trained, in the order of the layouts."""
+        blocks = list(self.blocks)
+        return [
+            torch.stack([blocks[k] if k >= 0 else -blocks[-k - 1].mT for k in members]) for _, members in self._groups
+        ]
 
-    def _shrink(self, gamma: Tensor) -> Tensor:
+    def _whole(self, values: Sequence[Tensor]) -> Tensor:
+        found = values[0].new_zeros(self.size, self.size) if values else torch.zeros(self.size, self.size)
+        for (layout, _), value in zip(self._groups, values, strict=True):
+            found = found + layout.whole(value, self.size)
+        return found
+
+    def _shrink(self, raw: Sequence[Tensor]) -> Tensor:
         """bound tanh(norm / bound) / norm: near 1 for small couplings, and never beyond the bound."""
-        norm = spectral_norm(gamma) if self.size <= _EXACT else gamma.abs().sum(1).max()
+        norm = self._norm(raw) if self.size <= _EXACT else self._whole(raw).abs().sum(1).max()
         ratio = norm / self.bound
         small = ratio.detach() < 1e-4
         return torch.where(small, torch.ones_like(norm), torch.tanh(ratio) / ratio.clamp_min(1e-6))
+
+    def _norm(self, raw: Sequence[Tensor]) -> Tensor:
+        """norm(Gamma), differentiable: u^T Gamma v block by block, with the singular vectors held still."""
+        with torch.no_grad():
+            left, right = singular_vectors(self._whole(raw))
+        norm = left.new_zeros(())
+        for (layout, _), value in zip(self._groups, raw, strict=True):
+            rows, columns = layout.entries(value.device)
+            norm = norm + (left[rows] * value * right[columns]).sum()
+        return norm
 
     def values(self, exponent: Tensor) -> list[Tensor]:
         """G = Theta^-1 Gamma Theta, as values of the layouts.
@@ -140,15 +150,14 @@ class Skew(nn.Module):
         """
         if not self.pairs:
             return []
-        gamma = self.whitened()
-        whole = gamma * torch.exp(exponent[None, :] - exponent[:, None])
         if not self.sparse:
-            return [whole]
-        return [torch.stack([self._block(whole, i, j) for i, j, _ in members]) for members in self._shapes().values()]
-
-    def _block(self, whole: Tensor, i: int, j: int) -> Tensor:
-        a, b = self.first[i], self.first[j]
-        return whole[a : a + self.sizes[i], b : b + self.sizes[j]]
+            return [self.matrix(exponent)]
+        raw, found = self._raw(), []
+        shrink = self._shrink(raw)
+        for (layout, _), value in zip(self._groups, raw, strict=True):
+            rows, columns = layout.entries(value.device)
+            found.append(value * shrink * torch.exp(exponent[columns] - exponent[rows]))
+        return found
 
     def matrix(self, exponent: Tensor) -> Tensor:
         """G, shape (n, n)."""

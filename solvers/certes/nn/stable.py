@@ -257,10 +257,15 @@ def _perron(size: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
 def spectral_norm(matrix: Tensor) -> Tensor:
     """norm(X), differentiable: u^T X v with the singular vectors of the largest singular value, held still."""
     with torch.no_grad():
-        u, _, v = torch.linalg.svd(matrix.detach().float() if matrix.dtype == torch.bfloat16 else matrix.detach())
-        left, right = u[:, 0].to(matrix.dtype), v[0].to(matrix.dtype)
+        left, right = singular_vectors(matrix)
     norm: Tensor = left @ matrix @ right
     return norm
+
+
+def singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """u and v of the largest singular value of X, shape (n,) each."""
+    u, _, v = torch.linalg.svd(matrix.detach().float() if matrix.dtype == torch.bfloat16 else matrix.detach())
+    return u[:, 0].to(matrix.dtype), v[0].to(matrix.dtype)
 
 
 def _rotation(free: Tensor) -> Tensor:
