@@ -14,7 +14,7 @@ import certes
 import pytest
 import torch
 from certes.errors import InputError
-from certes.nn import Assembly, Singular, SVDComboNet, activations, operators, recurrence, steppers
+from certes.nn import Assembly, Singular, SVDComboNet, activations, operators, recurrence, skew, stable, steppers
 from certes.nn.recurrence import Equation, Pushes
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -194,7 +194,7 @@ def test_few_operations_per_step_and_no_answer_awaited(hopfield: bool, forward: 
 
 def _net(**options: Any) -> Assembly:
     torch.manual_seed(3)
-    return Assembly(2, [Singular(k, 0.5) for k in (3, 5, 4)], 2, activation="relu", step=(0.05, 0.2), **options)
+    return Assembly(2, [Singular(k, 0.5) for k in (4, 3, 4)], 2, activation="relu", step=(0.05, 0.2), **options)
 
 
 def _answers(net: Callable[..., Any], parameters: Sequence[Tensor], inputs: Tensor) -> list[Tensor]:
@@ -257,6 +257,64 @@ def test_mixed_precision_stops_at_the_states(net: Callable[[], Assembly]) -> Non
         assert torch.isfinite(parameter.grad).all()
     optimiser.step()
     assert certes.certify(model, refute=False).verdict == "contracting"
+
+
+@pytest.mark.parametrize("layouts", LAYOUTS)
+@pytest.mark.parametrize("small", [0, 10**9], ids=["parts", "whole"])
+def test_mixed_precision_changes_no_bit(layouts: str, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and back, inside and outside."""
+    monkeypatch.setattr(steppers, "_SMALL", small)
+    for hopfield in (True, False):
+        problem, found = Problem(hopfield, "gelu", layouts, 3, True), []
+        problem.given = [value.detach().float().requires_grad_() for value in problem.given]
+        for enabled in (True, False):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                last = problem.ours(True)
+                found.append([last, *torch.autograd.grad(last.sum(), problem.given)])
+        assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_couplings_block_by_block_are_those_of_the_matrix(scale: float) -> None:
+    """Few blocks of two shapes, up to far beyond the bound: values, norm and gradients."""
+    torch.manual_seed(2)
+    sizes = [40, 40, 30, 40, 60]
+    part = skew.Skew(sizes, [(0, 1), (1, 2), (3, 4)], 1.3).double()
+    assert part.sparse
+    with torch.no_grad():
+        for block in part.blocks:
+            block.mul_(scale)
+    exponent = torch.randn(sum(sizes), dtype=torch.float64).mul_(0.3).requires_grad_()
+    values = part.values(exponent)
+    whole = sum(layout.whole(value, part.size) for layout, value in zip(part.layouts, values, strict=True))
+    matrix = part.matrix(exponent)
+    assert isinstance(whole, Tensor)
+    torch.testing.assert_close(whole, matrix)
+    gamma = part.whitened().detach()
+    assert torch.equal(gamma, -gamma.T)
+    assert float(torch.linalg.matrix_norm(gamma, 2)) < 1.3
+    seen = torch.randn_like(matrix)
+    one, two = (torch.autograd.grad((m * seen).sum(), [*part.parameters(), exponent]) for m in (whole, matrix))
+    for first, second in zip(one, two, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_modules_made_together_are_those_made_alone() -> None:
+    torch.manual_seed(1)
+    parts = [Singular(4, 0.5), Singular(3, 0.5), Singular(4, 0.5), Singular(4, 0.7), stable.Absolute(4, 0.6)]
+    with torch.no_grad():
+        for parameter in (p for part in parts for p in part.parameters()):
+            parameter.add_(0.5 * torch.randn(parameter.shape))
+    for one, part in zip(stable.weights_of(parts), parts, strict=True):
+        torch.testing.assert_close(one, part())
+        gradients = [
+            torch.autograd.grad((w**2).sum(), list(part.parameters()), retain_graph=True) for w in (one, part())
+        ]
+        for first, second in zip(*gradients, strict=True):
+            torch.testing.assert_close(first, second)
+    assert torch.equal(stable.exponents(parts), torch.cat([part.exponent() for part in parts]))
+    mixed = [stable.Symmetric(3, 0.4), parts[0]]
+    assert torch.equal(stable.exponents(mixed), torch.cat([part.exponent() for part in mixed]))
 
 
 def _saved(net: Assembly) -> Assembly:

@@ -27,7 +27,7 @@ from certes.nn import skew
 from certes.nn.operators import Blocks, Dense, Diagonal, Operator, worth_blocks
 from certes.nn.recurrence import Equation, Pushes, run
 from certes.nn.skew import Skew, Topology
-from certes.nn.stable import Stable
+from certes.nn.stable import Stable, exponents, weights_of
 from certes.systems import HopfieldNetwork, RateNetwork, tensor
 
 Guarantee = Literal["euler", "continuous"]
@@ -154,11 +154,11 @@ class Assembly(nn.Module):
 
     def exponent(self) -> Tensor:
         """D of all states: the metric is diag(exp d) E^-1 diag(exp d)."""
-        return torch.cat([part.exponent() for part in self.stable()])
+        return exponents(list(self.stable()))
 
     def _made(self) -> list[Tensor]:
         """The weights of the modules."""
-        return [part() for part in self.stable()]
+        return weights_of(list(self.stable()))
 
     def stable(self) -> Iterator[Stable]:
         """The modules."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from certes.errors import InputError
 from certes.nn.operators import Blocks, Dense, Operator, worth_blocks
-from certes.nn.stable import singular_vectors
+from certes.nn.stable import singular_vectors, spectral_norm
 from certes.trainings import largest_coupling
 
 __all__ = ["LARGEST", "Skew", "Topology", "largest_coupling", "pairs_of"]
@@ -109,8 +109,8 @@ class Skew(nn.Module):
 
     def whitened(self) -> Tensor:
         """Gamma, shape (n, n), skew, of a norm below the bound."""
-        raw = self._raw()
-        return self._whole(raw) * self._shrink(raw)
+        gamma = self._whole(self._raw())
+        return gamma * self._shrink(spectral_norm(gamma) if self.size <= _EXACT else gamma.abs().sum(1).max())
 
     def _raw(self) -> list[Tensor]:
         """The blocks as they are trained, in the order of the layouts."""
@@ -125,15 +125,16 @@ class Skew(nn.Module):
             found = found + layout.whole(value, self.size)
         return found
 
-    def _shrink(self, raw: Sequence[Tensor]) -> Tensor:
+    def _shrink(self, norm: Tensor) -> Tensor:
         """bound tanh(norm / bound) / norm: near 1 for small couplings, and never beyond the bound."""
-        norm = self._norm(raw) if self.size <= _EXACT else self._whole(raw).abs().sum(1).max()
         ratio = norm / self.bound
         small = ratio.detach() < 1e-4
         return torch.where(small, torch.ones_like(norm), torch.tanh(ratio) / ratio.clamp_min(1e-6))
 
     def _norm(self, raw: Sequence[Tensor]) -> Tensor:
         """norm(Gamma), differentiable: u^T Gamma v block by block, with the singular vectors held still."""
+        if self.size > _EXACT:
+            return self._whole(raw).abs().sum(1).max()
         with torch.no_grad():
             left, right = singular_vectors(self._whole(raw))
         norm = left.new_zeros(())
@@ -153,7 +154,7 @@ class Skew(nn.Module):
         if not self.sparse:
             return [self.matrix(exponent)]
         raw, found = self._raw(), []
-        shrink = self._shrink(raw)
+        shrink = self._shrink(self._norm(raw))
         for (layout, _), value in zip(self._groups, raw, strict=True):
             rows, columns = layout.entries(value.device)
             found.append(value * shrink * torch.exp(exponent[columns] - exponent[rows]))

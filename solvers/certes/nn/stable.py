@@ -12,6 +12,7 @@ the rate 1 - g level, g the largest slope of phi, and that is all that couplings
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -93,6 +94,14 @@ class Singular(_Scaled):
     def whitened(self) -> Tensor:
         """A."""
         return self.free * (self.level / (1.0 + spectral_norm(self.free)))
+
+    @staticmethod
+    def together(parts: Sequence[Singular]) -> tuple[Tensor, ...]:
+        """W of modules of one size and level, shape (n, n) each: made by as many operations as one of them."""
+        free, d = torch.stack([part.free for part in parts]), exponents(parts).view(len(parts), -1)
+        scale = parts[0].level / (1.0 + spectral_norm(free))
+        made: tuple[Tensor, ...] = (free * scale[:, None, None] * torch.exp(d[:, None, :] - d[:, :, None])).unbind()
+        return made
 
 
 class Orthogonal(_Scaled):
@@ -254,18 +263,41 @@ def _perron(size: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     return exponent, float(np.linalg.norm(scaled, 2)) * (1.0 + 1e-6) + 1e-9
 
 
+def weights_of(parts: Sequence[Stable]) -> list[Tensor]:
+    """W of every module; of those of one kind, size and level at once, where that kind can."""
+    groups: dict[tuple[int, float], list[Singular]] = {}
+    for part in parts:
+        if type(part) is Singular:
+            groups.setdefault((part.size, part.level), []).append(part)
+    known = {
+        id(part): value
+        for group in groups.values()
+        if len(group) > 1
+        for part, value in zip(group, Singular.together(group), strict=True)
+    }
+    return [known[id(part)] if id(part) in known else part() for part in parts]
+
+
+def exponents(parts: Sequence[Stable]) -> Tensor:
+    """d of all modules, one after the other, shape (sum of n,)."""
+    scaled: list[Tensor] = [part.spread for part in parts if isinstance(part, _Scaled)]
+    if len(scaled) == len(parts):
+        return SPREAD * torch.tanh(torch.cat(scaled) / SPREAD)
+    return torch.cat([part.exponent() for part in parts])
+
+
 def spectral_norm(matrix: Tensor) -> Tensor:
-    """norm(X), differentiable: u^T X v with the singular vectors of the largest singular value, held still."""
+    """norm(X) of X of shape (..., n, n), differentiable: u^T X v with the singular vectors held still."""
     with torch.no_grad():
         left, right = singular_vectors(matrix)
-    norm: Tensor = left @ matrix @ right
+    norm: Tensor = (left * (matrix @ right[..., None])[..., 0]).sum(-1)
     return norm
 
 
 def singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """u and v of the largest singular value of X, shape (n,) each."""
+    """u and v of the largest singular value of X of shape (..., n, n), shape (..., n) each."""
     u, _, v = torch.linalg.svd(matrix.detach().float() if matrix.dtype == torch.bfloat16 else matrix.detach())
-    return u[:, 0].to(matrix.dtype), v[0].to(matrix.dtype)
+    return u[..., 0].to(matrix.dtype), v[..., 0, :].to(matrix.dtype)
 
 
 def _rotation(free: Tensor) -> Tensor:
