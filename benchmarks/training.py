@@ -128,12 +128,12 @@ def _rows(label: str, found: dict[str, Any], states: int, quick: bool) -> Iterat
 
     for name in ("published", "hoisted"):
         aim = FASTER if name == "published" and not quick else None
-        because = "the loop is written in Python, one step after the other"
+        because = "a step of so few states is the time of its calls"
         yield Row("training step", label, ratio(name), "times faster", aim, ours, seconds[name], _OTHERS[name], because)
     share = seconds["ours"].median / states / (seconds["lstm"].median / LSTM)
     yield Row(
         "training step, time per state", label, Spread.of([share]), "x", None if quick else PER_STATE, ours,
-        seconds["lstm"], _OTHERS["lstm"], "an LSTM of torch is one call into compiled code",
+        seconds["lstm"], _OTHERS["lstm"], "a step of so few states is the time of its calls; an LSTM of torch is one",
     )  # fmt: skip
     for name, word in (("ours", ""), ("sparing", ", keep 0")):
         for other in ("published", "lstm"):
