@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from certes import words
+from certes.cells import GatedNetwork
 from certes.certificate.document import PROOF_SUFFIX, Certificate
 from certes.certificate.envelope import Envelope
 from certes.certify import certify
@@ -125,7 +126,7 @@ def as_object(result: Result, certificate: Certificate | None, path: Path | None
 
 def _summary(
     question: Question,
-    system: System | UnsupportedCell,
+    system: System | GatedNetwork | UnsupportedCell,
     result: Result,
     certificate: Certificate | None,
     path: Path | None,
@@ -138,7 +139,7 @@ def _summary(
         rows.append(("step", "no Euler step can be certified; the answer is about continuous time"))
     if result.verdict == "contracting":
         rows += proven_lines(result)
-    elif result.witness is not None and isinstance(system, System):
+    elif result.witness is not None and isinstance(system, System | GatedNetwork):
         rows += words.witness_lines(result.witness, system)
         rows += [("try next", line) for line in words.project_lines(system)]
     if result.verdict == "undecided":

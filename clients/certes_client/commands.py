@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def certify(
     file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The weights.")],
     form: Annotated[
-        str | None, typer.Option(metavar="rate|hopfield|lure|torch-rnn", help="The network's dynamics.")
+        str | None, typer.Option(metavar="rate|hopfield|lure|torch-rnn|gru|lstm", help="The network's dynamics.")
     ] = None,
     tensor: Annotated[str | None, typer.Option(metavar="NAME", help="The recurrent tensor W.")] = None,
     A: Annotated[str | None, typer.Option("--A", metavar="NAME", help="lure: the tensor A.")] = None,
@@ -32,6 +32,9 @@ def certify(
         str | None, typer.Option(metavar="T", help="Time constants: a number, numbers with commas, or a tensor.")
     ] = None,
     discrete: Annotated[bool, typer.Option("--discrete", help="lure: the system is given as a map.")] = False,
+    inputs: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="gru, lstm: the box of inputs, as --inputs=-1,1.")
+    ] = None,
     condition: Annotated[str, typer.Option(metavar="auto|NAME", help="Which theorem to use.")] = "auto",
     rate: Annotated[
         str, typer.Option(metavar="best|C", help="The rate (or, for a map, the factor) to reach.")
@@ -50,7 +53,8 @@ def certify(
     """
     from certes_client import certifying, options
 
-    system = options.SystemOptions(form, {"W": tensor, "A": A, "B": B, "C": C}, activation, slope, step, tau, discrete)
+    tensors = {"W": tensor, "A": A, "B": B, "C": C}
+    system = options.SystemOptions(form, tensors, activation, slope, step, tau, discrete, inputs)
     question = certifying.Question(file, system, condition, options.rate(rate), backend, seconds)
     return certifying.run(question, options.folder(out), sign, as_json)
 
@@ -145,11 +149,15 @@ def inspect(
 
 def _suggestion(file: Path, spec: dict[str, Any] | None) -> str | None:
     """The command to try; what only the user knows stands in capitals."""
+    from certes.cells import CELLS
+
     if spec is None:
         return None
     words = ["certes", "certify", shlex.quote(str(file)), "--form", spec["form"]]
-    name = spec.get("tensors", {}).get("W")
+    name = spec.get("tensors", {}).get("U" if spec["form"] in CELLS else "W")
     if name is not None:
         words += ["--tensor", shlex.quote(name)]
+    if spec["form"] in CELLS:
+        return " ".join([*words, "--inputs=LOW,HIGH"])
     words += ["--activation", "NAME"]
     return " ".join(words + ([] if spec["form"] == "torch-rnn" else ["--step", "H"]))

@@ -46,7 +46,8 @@ def run(path: Path, weights: Path | None, out: Path | None, theme: Theme, as_jso
             raise InputError("certificate", f"{report.reason}: {report.detail}", expected, str(report.reason))
         progress("tracing the field of values")
         system = certificate.statement.predicate.system.system(file)
-        assert isinstance(system, System)  # what has been certified is no unsupported cell
+        if not isinstance(system, System):
+            raise InputError("certificate", "a gated cell", "a network with a figure: cells have none", "no-figure")
         shown = picture(system, certificate.array_proof, certificate.claims)
         progress("drawing")
         draw(shown, target, theme)

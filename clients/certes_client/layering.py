@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from certes import words
+from certes.cells import GatedNetwork
 from certes.composition import torch_layers
 from certes.composition.compose import compose
 from certes.composition.outcome import Composition
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _ORDER = ("contracting", "undecided", "not_contracting")
 
 
-def is_layered(system: System | UnsupportedCell) -> bool:
+def is_layered(system: System | GatedNetwork | UnsupportedCell) -> bool:
     """Whether its layers have to be composed."""
     return isinstance(system, UnsupportedCell) and system.cell in torch_layers.CELLS
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from certes.cells import CELLS, GatedNetwork
 from certes.errors import InputError
 from certes.spec import ROLES, SystemSpec
 from certes.systems import System, UnsupportedCell
@@ -27,13 +28,14 @@ class SystemOptions:
     step: str | None
     tau: str | None
     discrete: bool
+    inputs: str | None = None
 
     @property
     def step_choice(self) -> Literal["given", "max"]:
         """``max``: the largest step that can be certified is asked for."""
         return "max" if self.step == "max" else "given"
 
-    def read(self, path: Path) -> tuple[SystemSpec, WeightFile, System | UnsupportedCell]:
+    def read(self, path: Path) -> tuple[SystemSpec, WeightFile, System | GatedNetwork | UnsupportedCell]:
         """Read the file and make the system.
 
         Raises:
@@ -44,7 +46,12 @@ class SystemOptions:
             raise InputError("--form", "nothing", expected, "missing-value")
         weights = read_weights(path)
         given: dict[str, Any] = {"form": self.form, "discrete": self.discrete, "activation": self.activation}
-        given["tensors"] = {role: name for role, name in self.tensors.items() if name is not None}
+        named = {role: name for role, name in self.tensors.items() if name is not None}
+        if self.form in CELLS and "W" in named:  # --tensor names the recurrent tensor, which a cell calls U
+            named["U"] = named.pop("W")
+        given["tensors"] = named
+        if self.inputs is not None:
+            given["inputs"] = _box(self.inputs, weights)
         if self.step is not None and self.step_choice == "given":
             given["step"] = _number("--step", self.step, "a positive number, or max")
         if self.slope is not None:
@@ -63,10 +70,10 @@ def _renamed(error: InputError) -> InputError:
     name = error.field.removeprefix("spec.")
     role = name.removeprefix("tensors.")
     if name.startswith("tensors."):
-        name = "--tensor" if role == "W" else f"--{role}"
+        name = "--tensor" if role in ("W", "U") else f"--{role}"
     elif name == "tensors":
         name = "--tensor (lure: --A, --B, --C)"
-    elif name.split(".")[0] in ("form", "activation", "slope", "step", "tau", "discrete"):
+    elif name.split(".")[0] in ("form", "activation", "slope", "step", "tau", "discrete", "inputs"):
         name = f"--{name}"
     else:
         return error
@@ -80,6 +87,14 @@ def _slope(text: str, weights: WeightFile) -> list[float | list[float]]:
             "--slope", repr(text), "two numbers A,B (or two tensor names), as in --slope 0,1", "wrong-type"
         )
     return [_number_or_tensor("--slope", part.strip(), weights) for part in parts]
+
+
+def _box(text: str, weights: WeightFile) -> list[float | list[float]]:
+    parts = text.split(",")
+    if len(parts) != 2:
+        expected = "two numbers LOW,HIGH (or two tensor names), as in --inputs=-1,1"
+        raise InputError("--inputs", repr(text), expected, "wrong-type")
+    return [_number_or_tensor("--inputs", part.strip(), weights) for part in parts]
 
 
 def _times(text: str, weights: WeightFile) -> float | list[float]:

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 import certes.verify  # noqa: F401  (made callable below)
 from certes._version import __version__
 from certes.assemblies import Assembly, Coupling
+from certes.cells import GatedNetwork, GRUNetwork, LSTMNetwork
 from certes.certify import certify
 from certes.errors import CertesError, InputError, MissingExtraError, TooLargeError
 from certes.projection import Keep, Projection, project
-from certes.proofs import Claims, InstabilityWitness
+from certes.proofs import Claims, GatedWitness, InstabilityWitness
 from certes.results import Attempt, Result
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System, UnsupportedCell
 from certes.verify.report import Check, Report
@@ -124,11 +125,15 @@ __all__ = [
     "Claims",
     "Composition",
     "Coupling",
+    "GRUNetwork",
+    "GatedNetwork",
+    "GatedWitness",
     "HopfieldNetwork",
     "InputError",
     "Inside",
     "InstabilityWitness",
     "Keep",
+    "LSTMNetwork",
     "LureSystem",
     "MissingExtraError",
     "Projection",

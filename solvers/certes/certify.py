@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, overload
 import numpy as np
 
 from certes.assemblies import Assembly
+from certes.cells import GatedNetwork, from_module, is_module
 from certes.conditions import NAMES, by_name
 from certes.conditions.base import Backend, Goal
 from certes.engines.monitor import Monitor, time_limit
@@ -43,13 +44,14 @@ class Exporting(Protocol):
 
 @overload
 def certify(
-    system: System | UnsupportedCell,
+    system: System | UnsupportedCell | GatedNetwork,
     condition: str = "auto",
     rate: float | Literal["best"] = "best",
     *,
     step: Literal["given", "max"] = "given",
     backend: Backend = "auto",
     seconds: float | None = None,
+    inputs: object = None,
     refute: bool = True,
     progress: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -68,13 +70,14 @@ def certify(
 
 
 def certify(
-    system: System | UnsupportedCell | Assembly | Exporting,
+    system: System | UnsupportedCell | GatedNetwork | Assembly | Exporting,
     condition: str = "auto",
     rate: float | Literal["best"] = "best",
     *,
     step: Literal["given", "max"] = "given",
     backend: Backend = "auto",
     seconds: float | None = None,
+    inputs: object = None,
     refute: bool = True,
     progress: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -84,7 +87,7 @@ def certify(
     Args:
         system: the network; or an assembly, or a model that exports either (``model.system()``), which is then what is
             certified: an assembly is composed (:func:`certes.compose`), and only the limit on time, ``refute``,
-            ``progress`` and ``cancelled`` apply.
+            ``progress`` and ``cancelled`` apply. A ``torch.nn.GRU`` or ``torch.nn.LSTM`` is taken as it is.
         condition: ``"auto"``: the cheap conditions, then ``lure`` beside the search for a witness (the first rigorous
             answer ends the other), and the best verified rate wins; or one condition by name.
         rate: ``"best"``, or the number to prove: a rate (continuous time, 1/unit of time) or a factor (a map). Less
@@ -94,6 +97,8 @@ def certify(
         backend: solver of ``lure``: ``"auto"`` is our own engine, the others are the reference backends.
         seconds: time limit for searching, in seconds; None: no limit, and the answer is
             deterministic (for given libraries and number of threads).
+        inputs: of a gated cell, the box (lower, upper) of its inputs, each a number or one per input; None: the box
+            that the cell declares itself.
         refute: whether to look for a witness where no condition has proven anything yet.
         progress: called with a short line of text now and then, possibly from another thread.
         cancelled: asked now and then whether to stop; what is proven by then is the answer.
@@ -105,7 +110,13 @@ def certify(
         InputError: unknown condition, backend or step, or a rate that cannot be asked for.
     """
     metrics: Any = None
-    if not isinstance(system, System | UnsupportedCell | Assembly):
+    if is_module(system):
+        system = from_module(system)
+    if isinstance(system, GatedNetwork):
+        system = system if inputs is None else system.with_inputs(inputs)
+    elif inputs is not None:
+        raise InputError("inputs", "a box of inputs", "none: only a gated cell (GRU, LSTM) takes one", "conflict")
+    if not isinstance(system, System | UnsupportedCell | GatedNetwork | Assembly):
         metrics = getattr(system, "metrics", dict)()
         system = exported(system)
     if isinstance(system, Assembly):
@@ -121,6 +132,12 @@ def certify(
     check(system, condition, rate, step=step, backend=backend, seconds=seconds)
     if isinstance(system, UnsupportedCell):
         return Result("undecided", reason="unsupported_cell", detail=f"{system.cell}: {system.detail}")
+    if isinstance(system, GatedNetwork):
+        from certes.gating import certify_cell
+
+        asked = Goal(_target(system, rate), "auto", time_limit(seconds), progress, cancelled)
+        with one_blas_thread():
+            return certify_cell(system, asked, refute=refute)
     name = None if condition == "auto" else by_name(condition).name
     goal = Goal(_target(system, rate), _backend(backend), time_limit(seconds), progress, cancelled)
     with one_blas_thread():
@@ -151,7 +168,7 @@ def exported(model: object) -> System | Assembly:
 
 
 def check(
-    system: System | UnsupportedCell,
+    system: System | UnsupportedCell | GatedNetwork,
     condition: str = "auto",
     rate: object = "best",
     *,
@@ -164,6 +181,13 @@ def check(
     Raises:
         InputError: as :func:`certify`.
     """
+    if isinstance(system, GatedNetwork):
+        from certes.gating import check_cell
+
+        check_cell(system, condition, step, backend)
+        _target(system, rate)
+        time_limit(seconds)
+        return
     if condition != "auto":
         by_name(condition)
     if isinstance(system, UnsupportedCell):
@@ -229,7 +253,7 @@ def _at_largest_step(system: System, monitor: Monitor) -> System:
     return flow
 
 
-def _target(system: System, rate: object) -> float | None:
+def _target(system: System | GatedNetwork, rate: object) -> float | None:
     if isinstance(rate, str) and rate == "best":
         return None
     expected = "'best' or a positive number" if system.continuous else "'best' or a factor between 0 and 1"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from certes.activations import activation
+from certes.cells import CELLS
 from certes.errors import InputError
 from certes.recognise import Recognition, recognise
 from certes.weights import WeightFile
@@ -47,6 +48,8 @@ def guess(weights: WeightFile) -> Guess:
     spec: dict[str, Any] | None = _lure(weights) if found.spec is None or found.kind == "matrices" else None
     if spec is None and found.spec is not None:
         spec = dict(found.spec)
+    if spec is not None and spec["form"] in CELLS:
+        return Guess(None, {}, found)  # nobody but the user knows the box of inputs
     if spec is None and found.candidates:
         spec = {"form": "rate", "tensors": {"W": found.candidates[0]}}
     if spec is None:

@@ -307,6 +307,56 @@ class SwitchingWitness(ArrayProof):
     periods: float
 
 
+@dataclass(frozen=True, eq=False)
+class GatedProof(ArrayProof):
+    """A gated cell (:mod:`certes.cells`) contracts in a weighted maximum norm, over its declared box of inputs.
+
+    States are vectors of length n (GRU: h) or 2 n (LSTM: c, then h). The norm is max_i |x_i| / ``weights``_i, and what
+    is proven holds for states in the box from ``lower`` to ``upper``, which no trajectory leaves.
+
+    Attributes:
+        start_lower, start_upper: every trajectory that starts in this box is in the other one after ``steps`` steps.
+        lower, upper: the invariant box.
+        weights: r, each entry in (0, 1].
+        steps: a whole number; 0 if the first box is part of the second.
+    """
+
+    kind: ClassVar[str] = "gated"
+    start_lower: Vector
+    start_upper: Vector
+    lower: Vector
+    upper: Vector
+    weights: Vector
+    steps: float
+
+
+@dataclass(frozen=True, eq=False)
+class GatedWitness(ArrayProof):
+    """A fixed point of a gated cell under a constant admissible input, with a mode that grows.
+
+    Attributes:
+        input: the constant input, inside the declared box, shape (inputs,).
+        state: a fixed point lies within ``radius`` of it in every entry; shape (n,) (GRU) or (2 n,) (LSTM).
+        radius: see ``state``.
+        lyapunov: symmetric X: sigma^2 X - J^T X J > 0 for the Jacobian J at every state that close.
+        direction: v, with v^T X v < 0.
+        growth: sigma >= 1: J has an eigenvalue of modulus > sigma.
+        start, start_other: two states whose trajectories under that input part.
+        horizon: whole number of steps after which they have parted.
+    """
+
+    kind: ClassVar[str] = "gated-instability"
+    input: Vector
+    state: Vector
+    radius: float
+    lyapunov: Square
+    direction: Vector
+    growth: float
+    start: Vector
+    start_other: Vector
+    horizon: float
+
+
 KINDS: dict[str, type[ArrayProof]] = {
     entry.kind: entry
     for entry in (
@@ -321,6 +371,8 @@ KINDS: dict[str, type[ArrayProof]] = {
         NoMetricProof,
         InstabilityWitness,
         SwitchingWitness,
+        GatedProof,
+        GatedWitness,
     )
 }
 

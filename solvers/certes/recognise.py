@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from certes.cells import CELLS
 from certes.errors import InputError
 from certes.systems import UnsupportedCell
 from certes.weights import WeightFile
@@ -68,8 +69,11 @@ def recognise(weights: WeightFile) -> Recognition:
         cell = _classify(weights, prefixes[0])
         if isinstance(cell, UnsupportedCell):
             kind: Any = cell.cell
-            layered = kind in ("stacked-rnn", "bidirectional-rnn")
-            spec = {"form": "torch-rnn", "tensors": {"W": prefixes[0] + _HH}} if layered else None
+            spec: dict[str, Any] | None = None
+            if kind in ("stacked-rnn", "bidirectional-rnn"):
+                spec = {"form": "torch-rnn", "tensors": {"W": prefixes[0] + _HH}}
+            elif kind in CELLS and isinstance(gated_cell(weights, kind), str):
+                spec = {"form": kind, "tensors": {"U": prefixes[0] + _HH}}
             return Recognition(kind, spec, cell.detail, candidates)
         if isinstance(cell, TorchCell):
             detail = f"torch.nn.RNN with {cell.size} states; add its activation: tanh (torch's default) or relu"
@@ -117,6 +121,43 @@ def torch_cell(weights: WeightFile, name: str | None = None) -> TorchCell | Unsu
             prefixes[0] + _HH, f"shape {shape}", "(n, n), the recurrent weights of torch.nn.RNN", "not-square"
         )
     return cell
+
+
+def gated_cell(weights: WeightFile, form: str, name: str | None = None) -> str | UnsupportedCell:
+    """The prefix of a GRU or LSTM of one layer and one direction in a file, as torch stores it.
+
+    Args:
+        weights: the file.
+        form: ``gru`` or ``lstm``.
+        name: its recurrent tensor, needed only if there are several.
+
+    Returns:
+        The prefix, with its dot; or what was recognised instead (several layers, two directions, a projection).
+
+    Raises:
+        InputError: there is none, there are several and none is named, or it is another kind of layer.
+    """
+    if name is not None and not name.endswith(_HH):
+        expected = f"a tensor named ...{_HH}, or the tensors W and U (and b, c) by name"
+        raise InputError("tensors.U", repr(name), expected, "unknown-tensor")
+    if name is not None:
+        weights.get(name, "tensors.U")
+    prefixes = _prefixes(weights) if name is None else [name.removesuffix(_HH)]
+    if len(prefixes) != 1:
+        named = ", ".join(prefix + _HH for prefix in prefixes)
+        given = f"several: {named}" if prefixes else f"no tensor named ...{_HH}"
+        raise InputError("tensors.U", given, "one torch layer, or its recurrent tensor by name", "unknown-tensor")
+    prefix = prefixes[0]
+    found, shape = _classify(weights, prefix), weights.tensors[prefix + _HH].shape
+    if not isinstance(found, UnsupportedCell) or found.cell != form:
+        what = "that of a torch.nn.RNN" if isinstance(found, TorchCell) else f"one of shape {shape}"
+        raise InputError("tensors.U", what, f"the recurrent tensor of a torch.nn.{form.upper()}", "wrong-shape")
+    what = f"a torch.nn.{form.upper()}"
+    if prefix + "weight_hr_l0" in weights.tensors:
+        return UnsupportedCell(form, f"{what} with a projection, which has no theorem in this version")
+    if prefix + "weight_hh_l1" in weights.tensors or prefix + "weight_hh_l0_reverse" in weights.tensors:
+        return UnsupportedCell(form, f"{what} of several layers or directions; certify each layer by its tensors W, U, b, c")
+    return prefix
 
 
 def drive(weights: WeightFile, cell: TorchCell) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
@@ -170,8 +211,8 @@ def _classify(weights: WeightFile, prefix: str) -> TorchCell | UnsupportedCell |
 
 
 def _gated(cell: str, what: str) -> UnsupportedCell:
-    later = "gated cells need a condition over a declared input box, which is not in this version"
-    return UnsupportedCell(cell, f"{what}; {later}")
+    how = f"it is certified over a declared box of inputs: form {cell}, inputs LOW,HIGH"
+    return UnsupportedCell(cell, f"{what}; {how}")
 
 
 def _composed(cell: str, what: str) -> UnsupportedCell:

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from certes.proofs import Claims, InstabilityWitness, SwitchingWitness, Verdict
+from certes.proofs import Claims, GatedWitness, InstabilityWitness, SwitchingWitness, Verdict
 
 if TYPE_CHECKING:
     from certes.certificate.document import Certificate
@@ -55,6 +55,7 @@ class Result:
             with all weights times the second it is refuted; both verified. None where nothing was found.
         condition: the condition that proved it (``"instability"`` for a witness); None if undecided.
         reason: None unless undecided; else a stable code, see :class:`Attempt`, or ``"unsupported_cell"``, or
+            ``"no_input_box"`` (a gated cell without a declared box of inputs), or
             ``"no_quadratic_metric"`` (it is proven that no constant quadratic metric serves all slopes).
         detail: the cause in words, and what to try.
         certificate: None if undecided, unless the reason is ``"no_quadratic_metric"``, which has one.
@@ -75,7 +76,7 @@ class Result:
     reason: str | None = None
     detail: str = ""
     certificate: Certificate | None = None
-    witness: InstabilityWitness | SwitchingWitness | None = None
+    witness: InstabilityWitness | SwitchingWitness | GatedWitness | None = None
     claims: Claims | None = None
     attempts: tuple[Attempt, ...] = ()
     also: tuple[str, ...] = ()
@@ -116,7 +117,10 @@ def _claims_json(claims: Claims) -> dict[str, Any]:
     }
 
 
-def _witness_json(witness: InstabilityWitness | SwitchingWitness) -> dict[str, Any]:
+def _witness_json(witness: InstabilityWitness | SwitchingWitness | GatedWitness) -> dict[str, Any]:
+    if isinstance(witness, GatedWitness):
+        arrays = {name: getattr(witness, name).tolist() for name in ("input", "state", "start", "start_other")}
+        return {"growth": witness.growth, "horizon": witness.horizon, "radius": witness.radius} | arrays
     if isinstance(witness, SwitchingWitness):
         arrays = {name: getattr(witness, name).tolist() for name in ("slopes", "points", "start", "start_other")}
         scalars = ("growth", "ramp", "largest_input", "periods")

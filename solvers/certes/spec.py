@@ -3,7 +3,10 @@
     {"form": "rate", "tensors": {"W": "rec.weight"}, "activation": "tanh", "step": 0.2}
 
 Forms ``rate``, ``hopfield`` and ``lure`` are those of :mod:`certes.systems`; ``torch-rnn`` reads a ``torch.nn.RNN``
-checkpoint and becomes the rate form with step 1.
+checkpoint and becomes the rate form with step 1. Forms ``gru`` and ``lstm`` are the gated cells of :mod:`certes.cells`,
+over a declared box of inputs:
+
+    {"form": "gru", "inputs": [-1, 1]}
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from certes import recognise, strictjson
+from certes.cells import CELLS, TORCH_NAMES, GatedNetwork, box_of
+from certes.cells import ROLES as CELL_ROLES
 from certes.errors import InputError
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System, UnsupportedCell
 from certes.weights import WeightFile
@@ -24,7 +29,14 @@ from certes.weights import WeightFile
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-ROLES: dict[str, tuple[str, ...]] = {"rate": ("W",), "hopfield": ("W",), "lure": ("A", "B", "C"), "torch-rnn": ("W",)}
+ROLES: dict[str, tuple[str, ...]] = {
+    "rate": ("W",),
+    "hopfield": ("W",),
+    "lure": ("A", "B", "C"),
+    "torch-rnn": ("W",),
+    "gru": tuple(CELL_ROLES),
+    "lstm": tuple(CELL_ROLES),
+}
 
 
 def _plain(value: Any) -> Any:
@@ -52,20 +64,24 @@ class SystemSpec(BaseModel):
     constructor raises pydantic's own error.
 
     Attributes:
-        form: ``rate``, ``hopfield``, ``lure`` or ``torch-rnn``.
+        form: ``rate``, ``hopfield``, ``lure``, ``torch-rnn``, ``gru`` or ``lstm``.
         tensors: role (``W``; ``A``, ``B``, ``C`` for lure) -> tensor name in the weight file. torch-rnn: optional.
+            gru, lstm: ``W``, ``U`` and, where there are biases, ``b``, ``c``; or ``U`` alone, or nothing: the other
+            tensors of torch's layer are found by their names.
         activation: a name from :mod:`certes.activations`, or
-        slope: [a, b], each a number or a list with one per neuron. Exactly one of the two.
+        slope: [a, b], each a number or a list with one per neuron. Exactly one of the two; neither for gru and lstm.
         step: Euler step in the unit of tau; None: continuous time (torch-rnn: always 1).
         tau: time constants, a number or a list with one per neuron; None: 1.
         discrete: a lure system given as a map.
         input_tensor: W_in, optional; only used to report whether a witness's input can be produced.
         bias_tensor: constant input, optional, likewise.
+        inputs: gru, lstm: the declared box [lower, upper] of inputs, each a number or a list with one per input. None:
+            none is declared, and the cell is undecided.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    form: Literal["rate", "hopfield", "lure", "torch-rnn"]
+    form: Literal["rate", "hopfield", "lure", "torch-rnn", "gru", "lstm"]
     tensors: dict[str, TensorName] = Field(default_factory=dict)
     activation: Annotated[str, Field(max_length=100)] | None = None
     slope: SlopePair | None = None
@@ -74,6 +90,7 @@ class SystemSpec(BaseModel):
     discrete: bool = False
     input_tensor: TensorName | None = None
     bias_tensor: TensorName | None = None
+    inputs: Annotated[list[PerNeuron], Field(min_length=2, max_length=2), BeforeValidator(_plain)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -84,8 +101,12 @@ class SystemSpec(BaseModel):
             raise _wrong(
                 "tensors", f"the role {unknown[0]!r}", f"{', '.join(roles)} for form {self.form}", "unknown-role"
             )
+        if self.form in CELLS:
+            return self._consistent_cell()
         if missing and self.form != "torch-rnn":
             raise _wrong("tensors", f"no tensor for {', '.join(missing)}", "the name of a tensor", "missing-value")
+        if self.inputs is not None:
+            raise _wrong("inputs", "a box of inputs", f"none with form {self.form}: it holds for every input", "conflict")
         if (self.activation is None) == (self.slope is None):
             given = "neither activation nor slope" if self.slope is None else "both activation and slope"
             raise _wrong("activation", given, "exactly one of the two", "missing-value")
@@ -104,6 +125,22 @@ class SystemSpec(BaseModel):
         if self.form in ("lure", "torch-rnn") and self.tau is not None:
             raise _wrong("tau", "time constants", f"none with form {self.form}", "conflict")
         return self
+
+    def _consistent_cell(self) -> Self:
+        for name in ("activation", "slope", "step", "tau", "input_tensor", "bias_tensor"):
+            if getattr(self, name) is not None:
+                raise _wrong(name, "a value", f"none with form {self.form}, whose gates are fixed", "conflict")
+        if self.discrete:
+            raise _wrong("discrete", "true", f"nothing with form {self.form}, which is a map", "conflict")
+        if not {"W", "U"} <= set(self.tensors) and not set(self.tensors) <= {"U"}:
+            given = f"tensors for {', '.join(sorted(self.tensors))}"
+            raise _wrong("tensors", given, "W and U (and b, c); or U alone, of a torch layer; or none", "missing-value")
+        return self
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the system is a differential equation."""
+        return self.step is None and not self.discrete and self.form not in CELLS
 
     @classmethod
     def parse(cls, given: Mapping[str, Any], field: str = "spec") -> Self:
@@ -130,18 +167,21 @@ class SystemSpec(BaseModel):
         return cls.parse(content, field)
 
     @classmethod
-    def of(cls, system: System) -> Self:
+    def of(cls, system: System | GatedNetwork) -> Self:
         """The spec of a system; :meth:`system` with the same tensors gives the system back."""
+        if isinstance(system, GatedNetwork):
+            named = {role: _stored_name(entry.subjects) for role, entry in system.tensors.items()}
+            return cls.parse({"form": system.form, "tensors": named, "inputs": box_of(system)})
         slope = None
         if system.slope.activation is None:
             slope = [_short(system.slope.lower), _short(system.slope.upper)]
         timed = system.form != "lure" and bool((system.tau != 1.0).any())
-        named = system.slope.activation
+        entry = system.slope.activation
         return cls.parse(
             {
                 "form": system.form,
-                "tensors": {role: _stored_name(entry.subjects) for role, entry in system.tensors.items()},
-                "activation": None if named is None else named.name,
+                "tensors": {role: _stored_name(part.subjects) for role, part in system.tensors.items()},
+                "activation": None if entry is None else entry.name,
                 "slope": slope,
                 "step": system.step,
                 "tau": _short(system.tau) if timed else None,
@@ -149,12 +189,14 @@ class SystemSpec(BaseModel):
             }
         )
 
-    def system(self, weights: WeightFile) -> System | UnsupportedCell:
+    def system(self, weights: WeightFile) -> System | GatedNetwork | UnsupportedCell:
         """The system with the weights of a file.
 
         Raises:
             InputError: a tensor is missing or does not fit, naming the tensor or the entry.
         """
+        if self.form in CELLS:
+            return self._gated(weights)
         if self.form == "torch-rnn":
             return self._torch_rnn(weights)
         matrices = {role: weights.matrix(self.tensors[role], f"tensors.{role}") for role in ROLES[self.form]}
@@ -196,6 +238,28 @@ class SystemSpec(BaseModel):
             bias=bias,
             file=file,
         )
+
+    def cell(self, tensors: Mapping[str, object], *, file: tuple[str, str] | None = None) -> GatedNetwork:
+        """The gated cell with tensors by role (form gru or lstm).
+
+        Raises:
+            InputError: something does not fit.
+        """
+        box = None if self.inputs is None else (self.inputs[0], self.inputs[1])
+        return CELLS[self.form](*(tensors.get(role) for role in CELL_ROLES), inputs=box, file=file)
+
+    def _gated(self, weights: WeightFile) -> GatedNetwork | UnsupportedCell:
+        named: Mapping[str, str] = self.tensors
+        if "W" not in named:
+            found = recognise.gated_cell(weights, self.form, self.tensors.get("U"))
+            if isinstance(found, UnsupportedCell):
+                return found
+            names = {role: found + name for role, name in TORCH_NAMES.items()}
+            named = {role: name for role, name in names.items() if name in weights.tensors or CELL_ROLES[role] == 2}
+        tensors = {
+            role: weights.get(name, f"tensors.{role}").tensor(CELL_ROLES[role]) for role, name in named.items()
+        }
+        return self.cell(tensors, file=weights.file)
 
     def _optional(self, weights: WeightFile, name: str | None, field: str) -> NDArray[np.float64] | None:
         return None if name is None else weights.get(name, f"spec.{field}").floats()

@@ -114,13 +114,14 @@ def _subject(name: str, array: NDArray[Any], dtype: str) -> Subject:
     return Subject(name, dtype, tuple(int(k) for k in array.shape), digest)
 
 
-def tensor(name: str, given: object) -> Tensor:
-    """Take a matrix in: check dtype and finiteness, convert to float64 exactly, hash the bytes as given.
+def tensor(name: str, given: object, dimensions: int = 2) -> Tensor:
+    """Take a matrix (or vector) in: check dtype and finiteness, convert to float64 exactly, hash the bytes as given.
 
     Args:
         name: the argument's name, used in errors and as the subject's name.
         given: a 2-d array of a supported dtype, a (nested) list of numbers, a scipy.sparse matrix, or a ready
             :class:`Tensor` (as the weight-file reader makes them), which passes through.
+        dimensions: 2, or 1 for a vector (the biases of gated cells).
 
     Raises:
         InputError: wrong dtype, wrong dimension, empty, or not finite.
@@ -144,12 +145,12 @@ def tensor(name: str, given: object) -> Tensor:
         array = np.asarray(given) if is_array else np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            name, "something that is not a rectangular array of numbers", "a 2-d array", "wrong-type"
+            name, "something that is not a rectangular array of numbers", f"a {dimensions}-d array", "wrong-type"
         ) from error
     if array.dtype.name not in DTYPES:
         raise InputError(name, f"dtype {array.dtype.name}", "float16, bfloat16, float32 or float64", "wrong-dtype")
-    if array.ndim != 2 or 0 in array.shape:
-        raise InputError(name, f"shape {array.shape}", "a non-empty 2-d array", "wrong-shape")
+    if array.ndim != dimensions or 0 in array.shape:
+        raise InputError(name, f"shape {array.shape}", f"a non-empty {dimensions}-d array", "wrong-shape")
     exact = np.ascontiguousarray(array, dtype=np.float64)
     value = np.frombuffer(exact.tobytes()).reshape(array.shape)  # bytes: cannot be made writeable again
     _check_finite(name, value)

@@ -121,14 +121,15 @@ class StoredTensor:
         value.setflags(write=False)
         return value
 
-    def tensor(self) -> Tensor:
-        """The matrix with its identity.
+    def tensor(self, dimensions: int = 2) -> Tensor:
+        """The matrix (or, with 1 dimension, the vector) with its identity.
 
         Raises:
             InputError: not a non-empty matrix of finite numbers of a floating type.
         """
-        if len(self.shape) != 2 or 0 in self.shape:
-            raise InputError(self.name, f"shape {self.shape}", "a non-empty matrix (2 dimensions)", "wrong-shape")
+        if len(self.shape) != dimensions or 0 in self.shape:
+            word = "matrix (2 dimensions)" if dimensions == 2 else "vector (1 dimension)"
+            raise InputError(self.name, f"shape {self.shape}", f"a non-empty {word}", "wrong-shape")
         return Tensor(self.floats(), (self.subject,))
 
 

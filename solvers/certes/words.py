@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from typing import Any
 
+from certes.cells import CELLS, GatedNetwork, box_of
 from certes.certificate.statement import Statement
 from certes.projection.base import Projection
-from certes.proofs import Claims, InstabilityWitness, SwitchingWitness
+from certes.proofs import Claims, GatedWitness, InstabilityWitness, SwitchingWitness
 from certes.results import Result
 from certes.simulation import input_in_range
 from certes.systems import System, UnsupportedCell
@@ -22,6 +23,7 @@ CONDITIONS: dict[str, str] = {
     "product": "weights that factor into a diagonal and a definite matrix",
     "singular": "a largest singular value below one, in a scaled norm",
     "lure": "the Lur'e inequality: one metric serves every slope of the nonlinearity",
+    "gated": "a gated cell: over the declared inputs every row of its Jacobian is small enough, in a scaled norm",
     "instability": "an equilibrium with an unstable mode",
     "switching": "a periodic input with an unstable orbit",
     "no-quadratic-metric": "slopes that no constant quadratic metric serves: no yes, and no no",
@@ -29,8 +31,9 @@ CONDITIONS: dict[str, str] = {
 
 _ADVICE: dict[str, tuple[str, ...]] = {
     "unsupported_cell": (
-        "this cell has no theorem in this version; a plain recurrent layer of the model can be certified",
+        "a GRU or an LSTM of one layer is certified over a box of inputs: --form gru (or lstm) --inputs LOW,HIGH",
     ),
+    "no_input_box": ("declare the least and the largest value of the inputs: --inputs LOW,HIGH",),
     "missing-extra": ("install the extra that is named above, or leave --backend away: our own engine needs none",),
     "too-large": ("try one of the conditions absolute, symmetric or singular, which reach larger networks",),
     "deadline": ("allow more time: --seconds N", "ask for less: --rate with the rate or factor that you need"),
@@ -52,6 +55,7 @@ REASONS: dict[str, str] = {
 _SMALLER = "scale the recurrent weights down"
 _PROJECT = "take the nearest weights that are certified: certes project FILE, with the same options"
 _STEP = "for a network run step by step, a smaller --step is easier to certify"
+_BOX = "declare a smaller box of inputs, if they are smaller: --inputs LOW,HIGH"
 _LESS = "ask for less: a --rate closer to 0 (continuous time) or closer to 1 (a map)"
 
 
@@ -79,10 +83,12 @@ def claimed(value: float, *, up: bool) -> str:
     return f"{float(Context(prec=6, rounding=rounding).create_decimal(Decimal(value))):.6g}"
 
 
-def system_line(system: System | UnsupportedCell) -> str:
+def system_line(system: System | GatedNetwork | UnsupportedCell) -> str:
     """A network in one line."""
     if isinstance(system, UnsupportedCell):
         return system.cell.upper()
+    if isinstance(system, GatedNetwork):
+        return f"{system.form.upper()}, n = {system.size}, {_box_words(box_of(system))}, a map"
     slope = system.slope
     kind = {"rate": "rate network", "hopfield": "Hopfield network", "lure": "Lur'e system"}[system.form]
     shape = f"n = {system.size}"
@@ -98,10 +104,22 @@ def system_line(system: System | UnsupportedCell) -> str:
     return f"{kind}, {shape}, {nonlinearity}, {time}"
 
 
+def _box_words(box: Sequence[float | list[float]] | None) -> str:
+    """A declared box of inputs in a few words."""
+    if box is None:
+        return "no box of inputs declared"
+    if any(isinstance(side, list) for side in box):
+        return "a box of inputs declared for each"
+    return f"inputs in [{box[0]}, {box[1]}]"
+
+
 def statement_line(statement: Statement) -> str:
     """What a certificate is about, in one line."""
     system, file = statement.predicate.system, statement.file_subject()
     source = ", ".join(system.tensors.values()) + (f" of {file.name}" if file is not None else "")
+    if system.form in CELLS:
+        biases = "" if {"b", "c"} <= set(system.tensors) else ", a bias that is not named being 0"
+        return f"{source}: {system.form}{biases}, {_box_words(system.inputs)}, a map"
     nonlinearity = system.activation or "slopes per neuron"
     if system.slope is not None and not any(isinstance(end, list) for end in system.slope):
         nonlinearity = f"slopes in [{system.slope[0]}, {system.slope[1]}]"
@@ -181,10 +199,26 @@ def distance_lines(result: Result) -> list[tuple[str, str]]:
     return lines
 
 
-def witness_lines(witness: InstabilityWitness | SwitchingWitness, system: System) -> list[tuple[str, str]]:
+def witness_lines(
+    witness: InstabilityWitness | SwitchingWitness | GatedWitness, system: System | GatedNetwork
+) -> list[tuple[str, str]]:
     """What refutes the network."""
+    if isinstance(witness, GatedWitness):
+        return gated_lines(witness)
+    assert isinstance(system, System)
     lines = refuting_lines(witness, continuous=system.continuous, named=system.slope.activation is not None)
     return lines if isinstance(witness, SwitchingWitness) else [*lines, *_producible(witness, system)]
+
+
+def gated_lines(witness: GatedWitness) -> list[tuple[str, str]]:
+    """What refutes a gated cell."""
+    apart = math.dist(witness.start.tolist(), witness.start_other.tolist())
+    growth = claimed(witness.growth, up=False)
+    return [
+        ("fixed point", "a constant input in the declared box lets the cell rest at a point"),
+        ("unstable", f"a mode there grows by more than {growth} per step, so the cell contracts in no norm"),
+        ("two starts", f"{apart:.2g} apart, under that input they have parted after {witness.horizon:.0f} steps"),
+    ]
 
 
 def refuting_lines(
@@ -258,12 +292,13 @@ def reason_line(reason: str | None, detail: str, attempts: tuple[Any, ...]) -> s
 
 
 def advice(
-    reason: str | None, attempts: tuple[Any, ...], system: System | UnsupportedCell, *, asked: bool
+    reason: str | None, attempts: tuple[Any, ...], system: System | GatedNetwork | UnsupportedCell, *, asked: bool
 ) -> list[str]:
     """What to try next when nothing was proven; ``asked``: a rate or factor was asked for."""
     if reason in _ADVICE:
         return list(_ADVICE[reason])
     lines = [_LESS] if asked else []
+    lines += [_BOX] if isinstance(system, GatedNetwork) else []
     lines += project_lines(system) or [_SMALLER]
     if isinstance(system, System) and system.step is not None and system.step != 1:
         lines.append(_STEP)
@@ -272,7 +307,7 @@ def advice(
     return lines
 
 
-def project_lines(system: System | UnsupportedCell) -> list[str]:
+def project_lines(system: System | GatedNetwork | UnsupportedCell) -> list[str]:
     """The advice to project, for networks that can be."""
     return [_PROJECT] if isinstance(system, System) and system.form != "lure" else []
 

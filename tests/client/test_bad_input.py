@@ -25,7 +25,7 @@ CASES: dict[str, tuple[Any, dict[str, str | None], str, str]] = {
     "no such tensor": (STABLE, {"--tensor": "V"}, "--tensor", "unknown-tensor"),
     "no tensor": (STABLE, {"--tensor": None}, "--tensor (lure: --A, --B, --C)", "missing-value"),
     "no form": (STABLE, {"--form": None}, "--form", "missing-value"),
-    "unknown form": (STABLE, {"--form": "gru"}, "--form", "unknown-value"),
+    "unknown form": (STABLE, {"--form": "mlp"}, "--form", "unknown-value"),
     "unknown activation": (STABLE, {"--activation": "mish"}, "--activation", "unknown-activation"),
     "no activation": (STABLE, {"--activation": None}, "--activation", "missing-value"),
     "both": (STABLE, {"--slope": "0,1"}, "--activation", "missing-value"),

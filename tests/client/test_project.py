@@ -258,7 +258,7 @@ def files(folder: Path) -> None:
 #: name -> (options; @ stands for the folder of :func:`files`, field of the error)
 BAD = {
     "lure form": ("--form lure", "--form"),
-    "no such form": ("--form gru", "--form"),
+    "no such form": ("--form mlp", "--form"),
     "step max": ("--step max", "--step"),
     "step zero": ("--step 0", "--step"),
     "step too long": ("--step 2.5", "--step"),

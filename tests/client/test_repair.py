@@ -131,7 +131,7 @@ def test_slopes_with_an_activation(capsys: Capture, net: Path, data: Path) -> No
         (("--readout-bias", "nope"), "--readout-bias"),
         (("--step", "max"), "--step"),
         (("--out", "net.txt"), "--out"),
-        (("--form", "gru"), "--form"),
+        (("--form", "mlp"), "--form"),
         (("--activation", "step"), "--activation"),
         (("--tensor", "inp.weight"), "W"),
     ],

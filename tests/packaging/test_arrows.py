@@ -23,6 +23,7 @@ RULES = (
             "certes.activations",
             "certes.dtypes",
             "certes.systems",
+            "certes.cells",
             "certes.proofs",
             "certes.assemblies",
         ),

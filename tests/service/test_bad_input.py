@@ -47,7 +47,7 @@ QUESTIONS: dict[str, tuple[Any, Any, int, str, str]] = {
     "step text": ({**RATE, "step": "0.1"}, {"W": SMALL}, 422, "wrong-type", "spec.step"),
     "tau negative": ({**RATE, "tau": [1.0, -1.0]}, {"W": SMALL}, 422, "not-positive", "spec.tau.1"),
     "tau length": ({**RATE, "tau": [1.0, 1.0, 1.0]}, {"W": SMALL}, 422, "wrong-shape", "tau"),
-    "unknown form": ({**RATE, "form": "gru"}, {"W": SMALL}, 422, "unknown-value", "spec.form"),
+    "unknown form": ({**RATE, "form": "mlp"}, {"W": SMALL}, 422, "unknown-value", "spec.form"),
     "unknown entry": ({**RATE, "stepp": 1}, {"W": SMALL}, 422, "unknown-field", "spec.stepp"),
     "unknown condition": ({**RATE, "condition": "magic"}, {"W": SMALL}, 422, "unknown-condition", "condition"),
     "rate negative": ({**RATE, "rate": -1.0}, {"W": SMALL}, 422, "unknown-value", "spec.rate"),

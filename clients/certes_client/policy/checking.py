@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+from certes.cells import GatedNetwork
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.certificate.envelope import key_id, read_key
@@ -158,12 +159,12 @@ class Checker:
         state: State = "passed" if held else "undecided" if undecided else "failed"
         return Outcome(name, model.file, state, rules, "", certificate, cached)
 
-    def _known(self, asked: str, system: System) -> Certificate | None:
+    def _known(self, asked: str, system: System | GatedNetwork) -> Certificate | None:
         """A certificate that answers the question; whatever the folder says, only one that is verified now."""
         found = self.store.answer(asked)
         return found if found is not None and verify_certificate(found, system).valid else None
 
-    def _rules(self, name: str, model: ModelPolicy, system: System, certificate: Certificate) -> list[Rule]:
+    def _rules(self, name: str, model: ModelPolicy, system: System | GatedNetwork, certificate: Certificate) -> list[Rule]:
         rules = [Rule("contracting", certificate.verdict == "contracting", "contracting", _said(certificate))]
         if self._policy.trust.keys:
             rules.append(self._signature(certificate, system))
@@ -180,7 +181,7 @@ class Checker:
             return Rule("allowed_regression", False, wanted, "none to compare with")
         return regression(allowed, now, last.claims)
 
-    def _signature(self, certificate: Certificate, system: System) -> Rule:
+    def _signature(self, certificate: Certificate, system: System | GatedNetwork) -> Rule:
         wanted = "signed by a trusted key"
         if not certificate.signed:
             return Rule("signature", False, wanted, "unsigned")
@@ -224,7 +225,7 @@ def _undecided(reason: str | None, detail: str) -> Rule:
     return Rule("contracting", False, "contracting", f"undecided ({reason}): {detail}")
 
 
-def _numbers(model: ModelPolicy, system: System, claims: Claims) -> list[Rule]:
+def _numbers(model: ModelPolicy, system: System | GatedNetwork, claims: Claims) -> list[Rule]:
     """The rules about what is claimed. A number that is not claimed keeps no promise."""
     rules = [
         _least("rate_at_least", model.rate_at_least, claims.rate),
@@ -233,7 +234,7 @@ def _numbers(model: ModelPolicy, system: System, claims: Claims) -> list[Rule]:
     ]
     if model.step_margin_at_least is not None:
         largest = None if claims.largest_step is None else claims.largest_step.step
-        run = model.step_used if model.step_used is not None else system.step
+        run = model.step_used if model.step_used is not None else system.step if isinstance(system, System) else None
         margin = None if largest is None or run is None else float(Fraction(largest) / Fraction(run))
         rules.append(_least("step_margin_at_least", model.step_margin_at_least, margin))
     return [rule for rule in rules if rule is not None]

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 NAME = "certes.toml"
 _LARGEST = 2**20
 #: Entries of a model that describe its network: those of :class:`certes.spec.SystemSpec`.
-SYSTEM = ("form", "tensors", "activation", "slope", "step", "tau", "discrete", "input_tensor", "bias_tensor")
+SYSTEM = ("form", "tensors", "activation", "slope", "step", "tau", "discrete", "input_tensor", "bias_tensor", "inputs")
 
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -152,7 +152,7 @@ def _with_systems(given: dict[str, Any], name: str) -> dict[str, Any]:
             continue
         place = f"models.{model}"
         if "form" not in entries:
-            raise InputError(f"{name}: {place}.form", "nothing", "rate, hopfield, lure or torch-rnn", "missing-value")
+            raise InputError(f"{name}: {place}.form", "nothing", "rate, hopfield, lure, torch-rnn, gru or lstm", "missing-value")
         try:
             system = SystemSpec.parse({key: entries[key] for key in SYSTEM if key in entries}, place)
         except InputError as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 from certes import strictjson
 from certes._version import __version__
+from certes.cells import GatedNetwork
 from certes.certificate.document import CERTIFICATE_SUFFIX, Certificate
 from certes.errors import InputError
 from certes.systems import System
@@ -98,7 +99,7 @@ class Store:
         return found if found.digest == digest else None
 
 
-def question(model: ModelPolicy, system: System) -> str:
+def question(model: ModelPolicy, system: System | GatedNetwork) -> str:
     """Digest of what is asked: the network, its weights, and how the answer is looked for."""
     content: dict[str, Any] = {
         "certes": __version__,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from certes import strictjson
 from certes._version import __version__
+from certes.cells import GatedNetwork
 from certes.errors import TooLargeError
 from certes.results import Result, scalars
 from certes.systems import System, UnsupportedCell
@@ -55,9 +56,9 @@ class Limits:
         """
         return read_weights(weights, FileLimits(file_bytes=self.file_bytes), name=name)
 
-    def check_size(self, system: System | UnsupportedCell) -> None:
+    def check_size(self, system: System | GatedNetwork | UnsupportedCell) -> None:
         """Raise TooLargeError if a dense system has more states than may be solved."""
-        if isinstance(system, UnsupportedCell) or system.is_sparse:
+        if isinstance(system, UnsupportedCell) or (isinstance(system, System) and system.is_sparse):
             return
         widest = max(max(entry.value.shape) for entry in system.tensors.values())
         if widest > self.states:

@@ -89,7 +89,8 @@ class FigureQuestion(Plain):
             expected = "a certificate that holds: nothing else is drawn"
             raise InputError("certificate", f"{report.reason}: {report.detail}", expected, str(report.reason))
         system = certificate.statement.predicate.system.system(file)
-        assert isinstance(system, System)  # what has been certified is no unsupported cell
+        if not isinstance(system, System):
+            raise InputError("certificate", "a gated cell", "a network with a figure: cells have none", "no-figure")
         if system.size > min(LARGEST, context.limits.states):
             raise InputError("certificate", f"{system.size} states", f"at most {LARGEST}, for a figure", "no-figure")
         shown = picture(system, certificate.array_proof, certificate.claims)

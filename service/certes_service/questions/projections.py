@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from certes.cells import GatedNetwork
 from certes.errors import InputError, TooLargeError
 from certes.projection import Keep, project
 from certes.projection.files import CertifiedFile, certified_file, file_with, projected_name
@@ -197,7 +198,7 @@ class InterconnectionQuestion(Plain):
 
     def _module(self, limits: Limits, name: str, file: WeightFile) -> System:
         system = self.specs[name].system(file)
-        if isinstance(system, UnsupportedCell):
+        if isinstance(system, GatedNetwork | UnsupportedCell):
             expected = "a network in continuous time: rate, hopfield or lure"
             raise InputError(f"spec.modules.{clip(name, 80)}", system.cell, expected, "unsupported")
         limits.check_size(system)

@@ -13,7 +13,7 @@ from certes.certificate.assembly import open_assembly
 from certes.certificate.assembly_statement import AssemblyClaimsModel
 from certes.certificate.document import Certificate
 from certes.certificate.statement import ClaimsModel
-from certes.proofs import InstabilityWitness, SwitchingWitness
+from certes.proofs import GatedWitness, InstabilityWitness, SwitchingWitness
 
 from certes_service.jobs.job import Job, instant
 from certes_service.storage.store import Stored
@@ -33,7 +33,9 @@ _MEANING = {
 _ADVICE = {
     "deadline": "Ask again with more time, or for a condition that is quicker, such as singular.",
     "memory": "Ask for one of the cheaper conditions: absolute, symmetric or singular.",
-    "unsupported_cell": "This kind of cell has no theorem yet. A plain recurrent layer can be certified.",
+    "unsupported_cell": "A GRU or an LSTM of one layer is certified over a box of inputs: form gru or lstm, inputs "
+    "[low, high], with the API or certes certify.",
+    "no_input_box": "Declare the least and the largest value of the inputs: inputs [low, high].",
 }
 _PROJECTIONS = ("projection", "interconnection")
 _PROJECTED = {
@@ -100,7 +102,7 @@ def of_job(job: Job, answer: dict[str, Any], stored: Stored | None) -> View:
     view = _of_answer(job.kind, answer, stored)
     if job.kind != "certificate" or view.verdict == "contracting" or not isinstance(spec, dict):
         return view
-    projectable = spec.get("form") != "lure" and answer.get("reason") != "unsupported_cell"
+    projectable = spec.get("form") not in ("lure", "gru", "lstm") and answer.get("reason") != "unsupported_cell"
     stepped = projectable and spec.get("form") != "torch-rnn" and spec.get("step") is not None
     advice = [_PROJECT, *view.advice] if projectable else view.advice
     advice = [*advice, _STEP] if stepped else advice
@@ -218,6 +220,8 @@ def claims(stored: Stored) -> list[Line]:
     condition = statement.predicate.condition.name
     found = list(words.claim_lines(certificate.claims))
     proof = certificate.array_proof
+    if isinstance(proof, GatedWitness):
+        found += words.gated_lines(proof)
     if isinstance(proof, InstabilityWitness | SwitchingWitness):
         named = statement.predicate.system.activation is not None
         found += words.refuting_lines(proof, continuous=statement.continuous, named=named)

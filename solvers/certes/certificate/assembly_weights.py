@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from certes.assemblies import SEPARATOR, Assembly
+from certes.cells import GatedNetwork
 from certes.certificate.assembly_statement import AssemblyStatement, CouplingModel
 from certes.certificate.check import identified
 from certes.certificate.statement import Statement, SubjectModel
@@ -77,9 +78,9 @@ class Sources:
             module = _module(self._assembly, path)
             if not isinstance(module, System):
                 raise _wrong(path, "no network", "wrong-system")
-            return identified(statement, module)
+            return _plain(path, identified(statement, module))
         if path in self._named:
-            return identified(statement, self._value(path))
+            return _plain(path, identified(statement, self._value(path)))
         if digest not in self._known:
             self._known[digest] = self._searched(path, statement)
         return self._known[digest]
@@ -150,13 +151,13 @@ class Sources:
         stated = statement.file_subject()
         for file in self._files:
             if stated is not None and file.sha256 == stated.digest.sha256:
-                return identified(statement, file)
+                return _plain(path, identified(statement, file))
         matrices = {}
         for role, subjects in statement.tensor_subjects().items():
             if len(subjects) != 1:
                 raise InputError(path, "sparse weights", "dense weights", "wrong-weights")
             matrices[role] = self._by_digest(path, subjects[0]).tensor()
-        return identified(statement, matrices)
+        return _plain(path, identified(statement, matrices))
 
     def _stored_edge(self, name: str, subject: SubjectModel) -> Tensor:
         found = self._by_digest(name, subject).tensor()
@@ -235,6 +236,17 @@ def _agree(name: str, found: Tensor, stated: SubjectModel) -> None:
         own = found.subjects[0]
         given = f"{own.dtype} of shape {list(own.shape)} with sha256 {own.sha256}"
         raise InputError(name, given, f"the bytes with sha256 {stated.digest.sha256}", "wrong-weights")
+
+
+def _plain(path: str, system: System | GatedNetwork) -> System:
+    """A module that assemblies can hold.
+
+    Raises:
+        InputError: a gated cell, which offers no metric that is composed.
+    """
+    if isinstance(system, GatedNetwork):
+        raise InputError(path, system.detail, "a network of form rate, hopfield or lure", "wrong-system")
+    return system
 
 
 def _wrong(path: str, given: str, slug: str) -> InputError:

@@ -44,15 +44,35 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from certes.cells import CELLS, GatedNetwork
+from certes.cells import ROLES as CELL_ROLES
 from certes.certificate import document as documents
 from certes.certificate.document import Certificate
 from certes.certificate.envelope import Envelope, read_key
 from certes.certificate.statement import CONDITIONS, Statement, SubjectModel, growth_of, norm_of
 from certes.errors import InputError
-from certes.proofs import ArrayProof, Claims, InstabilityWitness, NoMetricProof, SwitchingWitness, Verdict
+from certes.proofs import (
+    ArrayProof,
+    Claims,
+    GatedProof,
+    GatedWitness,
+    InstabilityWitness,
+    NoMetricProof,
+    SwitchingWitness,
+    Verdict,
+)
 from certes.spec import SystemSpec
 from certes.systems import Subject, System, Tensor, tensor
-from certes.verify import Check, Report, verify_contraction, verify_instability, verify_no_metric, verify_switching
+from certes.verify import (
+    Check,
+    Report,
+    verify_contraction,
+    verify_gated,
+    verify_gated_instability,
+    verify_instability,
+    verify_no_metric,
+    verify_switching,
+)
 from certes.weights import WeightFile, read_weights
 
 #: Every reason code of a report that is not valid. Codes are added, never changed or removed.
@@ -82,13 +102,26 @@ _CLAIM_CHECKS = frozenset(
 )
 
 #: Kinds of proof that show another verdict than ``contracting``, and carry no claim but a witness's growth.
-_OTHER: dict[str, tuple[Verdict, Callable[[System, Any], Report]]] = {
+_OTHER: dict[str, tuple[Verdict, Callable[[Any, Any], Report]]] = {
+    GatedWitness.kind: ("not_contracting", verify_gated_instability),
     InstabilityWitness.kind: ("not_contracting", verify_instability),
     SwitchingWitness.kind: ("not_contracting", verify_switching),
     NoMetricProof.kind: ("undecided", verify_no_metric),
 }
 
-Weights = str | os.PathLike[str] | bytes | WeightFile | System | Mapping[str, Any] | np.ndarray[Any, Any] | list[Any]
+Weights = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | WeightFile
+    | System
+    | GatedNetwork
+    | Mapping[str, Any]
+    | np.ndarray[Any, Any]
+    | list[Any]
+)
+#: The same once files are read.
+_Given = WeightFile | System | GatedNetwork | Mapping[str, Any]
 
 
 class _RefusedError(Exception):
@@ -164,11 +197,11 @@ def _files(
     return documents.read_document(certificate), lambda statement: documents.find_proof(certificate, statement)
 
 
-def _take(weights: Any) -> WeightFile | System | Mapping[str, Any] | None:
+def _take(weights: Any) -> _Given | None:
     """Read a file; a bare matrix is the W of a rate or hopfield network."""
     if isinstance(weights, (str, os.PathLike, bytes)):
         return read_weights(weights)
-    if weights is None or isinstance(weights, (WeightFile, System, Mapping)):
+    if weights is None or isinstance(weights, (WeightFile, System, GatedNetwork, Mapping)):
         return weights
     return {"W": weights}
 
@@ -177,7 +210,7 @@ def _check(
     progress: _Progress,
     data: bytes,
     proof_of: Callable[[Statement], bytes | None],
-    weights: WeightFile | System | Mapping[str, Any] | None,
+    weights: _Given | None,
     key: bytes | None,
     exact: bool,
 ) -> Report:
@@ -237,8 +270,8 @@ def _check_condition(progress: _Progress, statement: Statement) -> None:
 
 
 def _check_weights(
-    progress: _Progress, statement: Statement, weights: WeightFile | System | Mapping[str, Any] | None
-) -> System:
+    progress: _Progress, statement: Statement, weights: _Given | None
+) -> System | GatedNetwork:
     """Obligations 6 and 7; the system with the given weights."""
     if weights is None:
         _refuse("missing-weights", "weights", "no weights were given to check the proof against")
@@ -254,13 +287,14 @@ def _check_weights(
         progress.held("weights", f"tensors have the stated digests: {', '.join(_names(stated))}; no file compared")
     origin = None if file is None else (file.digest.sha256, file.name)
     spec = statement.predicate.system
-    system: System = progress.attempt("statement", lambda: spec.with_tensors(matrices, file=origin), "malformed")
-    if isinstance(weights, System) and not _same_dynamics(spec, weights):
+    make = spec.cell if spec.form in CELLS else spec.with_tensors
+    system: System | GatedNetwork = progress.attempt("statement", lambda: make(matrices, file=origin), "malformed")
+    if isinstance(weights, System | GatedNetwork) and not _same_dynamics(spec, weights):
         _refuse("wrong-system", "system", "form, slopes, step or time constants differ from those of the given system")
     return system
 
 
-def identified(statement: Statement, weights: Weights | None) -> System:
+def identified(statement: Statement, weights: Weights | None) -> System | GatedNetwork:
     """Obligations 6 and 7 alone: the stated system with the given weights.
 
     Raises:
@@ -277,15 +311,16 @@ def _names(stated: Mapping[str, tuple[SubjectModel, ...]]) -> list[str]:
     return [subject.name for subjects in stated.values() for subject in subjects]
 
 
-def _same_dynamics(spec: SystemSpec, system: System) -> bool:
-    return SystemSpec.of(system).model_copy(update={"tensors": spec.tensors}) == spec
+def _same_dynamics(spec: SystemSpec, system: System | GatedNetwork) -> bool:
+    given = SystemSpec.of(system)
+    return set(given.tensors) == set(spec.tensors) and given.model_copy(update={"tensors": spec.tensors}) == spec
 
 
 def _matrix(
     statement: Statement,
     role: str,
     stated: tuple[SubjectModel, ...],
-    weights: WeightFile | System | Mapping[str, Any],
+    weights: _Given,
 ) -> Tensor:
     """The matrix of a role, if it has the stated digests."""
     name = statement.predicate.system.tensors[role]
@@ -310,21 +345,22 @@ def _find(
     role: str,
     name: str,
     stated: tuple[SubjectModel, ...],
-    weights: WeightFile | System | Mapping[str, Any],
+    weights: _Given,
     *,
     from_memory: bool,
 ) -> Tensor:
+    dimensions = CELL_ROLES[role] if role in CELL_ROLES else 2
     if isinstance(weights, WeightFile):
         if len(stated) == 1:
             if from_memory and name not in weights.tensors:  # stored under another name since: the bytes decide
                 same = [entry.name for entry in weights.tensors.values() if stated[0].agrees(entry.subject)]
                 name = same[0] if same else name
             _compare_stored(stated[0], weights.get(name, role).subject)
-        return weights.matrix(name, role)
-    arrays = weights.tensors if isinstance(weights, System) else weights
+        return weights.matrix(name, role) if dimensions == 2 else weights.get(name, role).tensor(dimensions)
+    arrays = weights.tensors if isinstance(weights, System | GatedNetwork) else weights
     for key in (role, name):
         if key in arrays:
-            return tensor(role, arrays[key])
+            return tensor(role, arrays[key], dimensions)
     raise InputError(
         role, f"arrays {sorted(map(str, arrays))[:8]}", f"an array for {role} (or {name})", "missing-value"
     )
@@ -355,7 +391,9 @@ def _open_proof(
     return found.main, claims
 
 
-def _check_words(progress: _Progress, statement: Statement, system: System, proof: ArrayProof, claims: Claims) -> None:
+def _check_words(
+    progress: _Progress, statement: Statement, system: System | GatedNetwork, proof: ArrayProof, claims: Claims
+) -> None:
     """Obligation 9: what the verifier does not see."""
     stated = statement.predicate.claims
     if stated.norm != norm_of(statement.predicate.system, proof):
@@ -372,16 +410,18 @@ def _check_words(progress: _Progress, statement: Statement, system: System, proo
     progress.held("words", "norm and growth are those of the proof")
 
 
-def _symmetric(system: System) -> bool:
-    if system.form == "lure" or system.is_sparse:
+def _symmetric(system: System | GatedNetwork) -> bool:
+    if isinstance(system, GatedNetwork) or system.form == "lure" or system.is_sparse:
         return False
     return bool((system.matrix("W") == system.matrix("W").T).all())
 
 
-def _mathematics(progress: _Progress, statement: Statement, system: System, proof: Any, claims: Claims) -> Report:
-    """Obligation 10."""
+def _mathematics(progress: _Progress, statement: Statement, system: Any, proof: Any, claims: Claims) -> Report:
+    """Obligation 10. (The format lets a gated cell meet its own kinds of proof only, and no other network meet those.)"""
     if proof.kind in _OTHER:
         report = _OTHER[proof.kind][1](system, proof)
+    elif isinstance(proof, GatedProof):
+        report = verify_gated(system, proof, claims)
     else:
         report = progress.attempt("proof", lambda: verify_contraction(system, proof, claims), "malformed-proof")
     failed = report.failed
@@ -393,8 +433,11 @@ def _mathematics(progress: _Progress, statement: Statement, system: System, proo
     raise _RefusedError("false-claim" if name in _CLAIM_CHECKS else "obligation-failed", name, report.detail)
 
 
-def _audit(progress: _Progress, system: System, proof: Any, claims: Claims) -> None:
+def _audit(progress: _Progress, system: Any, proof: Any, claims: Claims) -> None:
     """Obligation 11."""
+    if isinstance(system, GatedNetwork):
+        detail = "there is no exact audit of gated cells in this version"
+        raise _RefusedError("exact-audit-undecided", "exact-audit", detail)
     from certes import exact  # the extra of that name, loaded when it is asked for
 
     other = proof.kind in _OTHER

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from certes.cells import GatedNetwork
 from certes.certificate import statement as statements
 from certes.certificate.envelope import MAX_BYTES, PAYLOAD_TYPE, Envelope, read_key
 from certes.certificate.statement import Statement
@@ -173,7 +174,7 @@ class Certificate:
 
 
 def build(
-    system: System,
+    system: System | GatedNetwork,
     verdict: Verdict,
     condition: str,
     condition_version: int,
@@ -199,7 +200,7 @@ def build(
     return Certificate(Envelope(statement.to_bytes()).to_bytes(), data)
 
 
-def restated(certificate: Certificate, system: System) -> Certificate:
+def restated(certificate: Certificate, system: System | GatedNetwork) -> Certificate:
     """The same answer, unsigned, about the same network read from elsewhere: from a file, under its tensors' names.
 
     Args:

@@ -6,9 +6,11 @@ There is no time stamp and nothing random: the same answer to the same question 
 Numbers that are not claimed are null; so is one that would be infinite (JSON has no Infinity, and "at most infinity"
 claims nothing).
 
-Format 2 is what is written. It is format 1 with three more entries (:data:`SECOND`: a bound on what can be proven, and
+Format 2 is what is written, but for gated cells (below). It is format 1 with three more entries (:data:`SECOND`: a bound on what can be proven, and
 the kind of its proof), the conditions ``no-quadratic-metric`` and ``switching``, and the verdict ``undecided`` for the
 first of them. Format 1 is read as it always was, with exactly its own entries.
+Format 3 is format 2 for gated cells, and for nothing else: the forms ``gru`` and ``lstm``, the entry ``inputs`` of the
+system (the declared box, a hypothesis of whatever is claimed), the condition ``gated`` and witnesses of its own kind.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from certes import strictjson
 from certes._version import __version__
 from certes.activations import activation
+from certes.cells import CELLS, GatedNetwork
 from certes.errors import InputError
 from certes.proofs import (
     ArrayProof,
     BoundProof,
     Claims,
+    GatedProof,
+    GatedWitness,
     InstabilityWitness,
     LevelBound,
     LureProof,
@@ -41,9 +46,9 @@ from certes.systems import Subject, System
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:certes:contraction:v1"
-#: The format that is written, and all that are read.
-FORMAT = 2
-FORMATS = (1, 2)
+#: The format that is written, that of gated cells, and all that are read.
+FORMAT, GATED_FORMAT = 2, 3
+FORMATS = (1, 2, 3)
 PROOF_MEDIA_TYPE = "application/vnd.safetensors"
 
 _FIRST: dict[tuple[str, int], frozenset[str]] = {
@@ -62,6 +67,10 @@ CONDITIONS: dict[int, dict[tuple[str, int], frozenset[str]]] = {
         ("no-quadratic-metric", 1): frozenset({"no-quadratic-metric"}),
         ("switching", 1): frozenset({"switching"}),
     },
+    3: {
+        ("gated", 1): frozenset({"gated"}),
+        ("instability", 1): frozenset({"gated-instability"}),
+    },
 }
 
 #: Entries of the predicate that format 1 does not have.
@@ -69,6 +78,8 @@ SECOND = {"claims": ("rate_bound", "factor_bound"), "proof": ("bound_kind",)}
 
 #: What this format says of a system. Entries that a SystemSpec may have besides are no part of what is certified.
 SYSTEM_FIELDS = ("form", "tensors", "activation", "slope", "step", "tau", "discrete")
+#: What format 3 says of it besides.
+THIRD = ("inputs",)
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=4096)]
@@ -182,7 +193,8 @@ class Statement(Model):
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
         predicate = self.predicate.model_dump()
-        predicate["system"] = {name: predicate["system"][name] for name in SYSTEM_FIELDS}
+        fields = SYSTEM_FIELDS + (THIRD if self.predicate.format >= GATED_FORMAT else ())
+        predicate["system"] = {name: predicate["system"][name] for name in fields}
         if self.predicate.format == 1:
             for part, names in SECOND.items():
                 for name in names:
@@ -219,6 +231,8 @@ class Statement(Model):
             raise malformed("statement", "JSON that is not in canonical form")
         if statement.predicate.format == 1 and statement.predicate.verdict == "undecided":
             raise malformed("statement.predicate.verdict", "'undecided' in format 1")
+        if (statement.predicate.format == GATED_FORMAT) != (statement.predicate.system.form in CELLS):
+            raise malformed("statement.predicate.format", "a gated cell in another format than 3, or the reverse")
         name = statement.predicate.system.activation
         if name is not None and activation(name).name != name:
             raise malformed("statement.predicate.system.activation", repr(name), repr(activation(name).name))
@@ -259,7 +273,7 @@ class Statement(Model):
     @property
     def continuous(self) -> bool:
         """Whether the system is a differential equation."""
-        return self.predicate.system.step is None and not self.predicate.system.discrete
+        return self.predicate.system.continuous
 
     def claims(self, step_proof: LureProof | None, bound_proof: BoundProof | None) -> Claims:
         """The claims as the verifier takes them, with the proofs of ``largest_step`` and of the bound.
@@ -320,7 +334,7 @@ def malformed(field: str, given: str, expected: str = "a statement as Certes wri
 
 def growth_of(proof: ArrayProof) -> float | None:
     """The growth that a witness claims; None for every other proof."""
-    return proof.growth if isinstance(proof, InstabilityWitness | SwitchingWitness) else None
+    return proof.growth if isinstance(proof, InstabilityWitness | SwitchingWitness | GatedWitness) else None
 
 
 def norm_of(system: SystemSpec, proof: ArrayProof) -> str | None:
@@ -328,9 +342,13 @@ def norm_of(system: SystemSpec, proof: ArrayProof) -> str | None:
 
     rate, tau, step and W are those of the statement; other names are arrays of the proof, vectors taken entry by entry.
     """
-    rate_form, continuous = system.form == "rate", system.step is None and not system.discrete
-    if isinstance(proof, InstabilityWitness | SwitchingWitness | NoMetricProof):
+    rate_form, continuous = system.form == "rate", system.continuous
+    if isinstance(proof, InstabilityWitness | SwitchingWitness | NoMetricProof | GatedWitness):
         return None
+    if isinstance(proof, GatedProof):
+        state = "h" if system.form == "gru" else "(c, h)"
+        box = "lower <= x <= upper, which holds after `steps` steps from start_lower <= x <= start_upper"
+        return f"max_i |x_i| / weights_i of x = {state}, for inputs in `inputs` and states with {box}"
     if proof.kind == "absolute":
         weights = "l tau / r" if continuous else "l / r"
         return f"sqrt(x^T P x), P = diag({weights}), l = left 2^left_exponent, r = right 2^right_exponent"
@@ -351,7 +369,7 @@ def norm_of(system: SystemSpec, proof: ArrayProof) -> str | None:
 
 
 def state(
-    system: System,
+    system: System | GatedNetwork,
     verdict: Verdict,
     condition: tuple[str, int],
     proof: ArrayProof,
@@ -371,8 +389,8 @@ def state(
     Raises:
         InputError: something that a statement cannot say (NaN, a condition without a place in the format).
     """
-    spec = SystemSpec.of(system)
-    if proof.kind not in CONDITIONS[FORMAT].get(condition, frozenset()):
+    spec, written = SystemSpec.of(system), GATED_FORMAT if isinstance(system, GatedNetwork) else FORMAT
+    if proof.kind not in CONDITIONS[written].get(condition, frozenset()):
         expected = "a condition of this format, with its kind of proof"
         raise InputError("condition", f"{condition} with a proof of kind {proof.kind}", expected, "unknown-condition")
     largest, bound = claims.largest_step, claims.bound
@@ -382,7 +400,7 @@ def state(
         "subject": _subjects(system),
         "predicateType": PREDICATE_TYPE,
         "predicate": {
-            "format": FORMAT,
+            "format": written,
             "system": spec.model_dump(),
             "verdict": verdict,
             "claims": {
@@ -422,7 +440,7 @@ def _number(value: float | None) -> float | None:
     return None if value is None or math.isinf(value) else float(value)
 
 
-def _subjects(system: System) -> list[dict[str, Any]]:
+def _subjects(system: System | GatedNetwork) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     prefix = ""
     if system.file is not None:

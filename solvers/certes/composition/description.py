@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from certes.assemblies import DEEPEST, SEPARATOR, Assembly, Coupling
+from certes.cells import GatedNetwork
 from certes.composition import plaintext
 from certes.composition.compose import compose
 from certes.composition.interfaces import Offered
@@ -255,7 +256,7 @@ class _Builder:
             found = system.system(file)
         except InputError as error:
             raise moved(error, f"{where}.{error.field.removeprefix('spec.')}") from error
-        if isinstance(found, UnsupportedCell):
+        if isinstance(found, GatedNetwork | UnsupportedCell):
             raise InputError(where, found.detail, "a network of one layer", "unsupported-cell")
         return found
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from certes.assemblies import DEEPEST
+from certes.cells import GatedNetwork
 from certes.composition import plaintext
 from certes.errors import InputError, TooLargeError
 from certes.systems import System, UnsupportedCell
@@ -120,8 +121,8 @@ def system_of(certificate: Any, file: WeightFile, where: str) -> System:
         said = f"{report.reason}: {report.detail}" if not report.valid else f"one that says {report.verdict}"
         given = f"a certificate that does not hold ({said})"[:400]
         raise InputError(where, given, "a valid one", "invalid-certificate")
-    found: System | UnsupportedCell = certificate.statement.predicate.system.system(file)
-    if isinstance(found, UnsupportedCell):  # pragma: no cover  (no certificate is about one)
+    found: System | GatedNetwork | UnsupportedCell = certificate.statement.predicate.system.system(file)
+    if isinstance(found, GatedNetwork | UnsupportedCell):
         raise InputError(where, found.detail, "a network", "unsupported-cell")
     return found
 

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from certes.cells import GatedNetwork
 from certes.engines.monitor import Monitor, time_limit
 from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
@@ -44,7 +45,7 @@ _ASKING = 0.3
 
 
 def project(
-    system: System | UnsupportedCell,
+    system: System | GatedNetwork | UnsupportedCell,
     condition: str = "auto",
     rate: float | None = None,
     *,
@@ -274,10 +275,10 @@ class _Search:
         )
 
 
-def _network(system: System | UnsupportedCell) -> Network:
-    if isinstance(system, UnsupportedCell):
+def _network(system: System | GatedNetwork | UnsupportedCell) -> Network:
+    if isinstance(system, GatedNetwork | UnsupportedCell):
         raise InputError(
-            "system", system.cell, "a rate or Hopfield network: this cell has no theorem yet", "unsupported"
+            "system", system.cell, "a rate or Hopfield network: this cell has no projection", "unsupported"
         )
     if not isinstance(system, (RateNetwork, HopfieldNetwork)):
         raise InputError("system", f"form {system.form}", "form rate or hopfield: one square W to move", "conflict")

@@ -1,0 +1,299 @@
+"""The verifier of gated cells: its bounds against sampled Jacobians, closed forms, trajectories, and tampering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from certes.cells import GRUNetwork, LSTMNetwork
+from certes.conditions import gated as condition
+from certes.engines.monitor import Monitor
+from certes.proofs import Claims, GatedProof, SingularProof
+from certes.verify import gated
+from certes.verify.elementary import Interval
+from certes.verify.gated import admissible, image, row_sums, verify_gated
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.judges import cells as judge
+from tests.verify.gated_cases import bistable, calm, cell_of, points
+
+KINDS = ("gru", "lstm")
+
+
+def proof_of(cell: object) -> tuple[GatedProof, float]:
+    found = condition.find(cell, Monitor())  # type: ignore[arg-type]
+    assert found is not None
+    return found.proof, found.factor
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def proven(request: pytest.FixtureRequest):
+    weights, cell = calm(request.param)
+    proof, factor = proof_of(cell)
+    assert verify_gated(cell, proof, Claims(factor=factor)).verdict == "contracting"
+    return request.param, weights, cell, proof, factor
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_sampled_jacobians_lie_below_the_majorant(kind: str, seed: int) -> None:
+    """Complex steps through the judge's own formulas: no row, in any weighted norm, sums up to more."""
+    random = np.random.default_rng(seed)
+    n, inputs = int(random.integers(1, 5)), int(random.integers(1, 4))
+    weights = judge.random_cell(random, kind, n, inputs, scale=3.0 * random.random(), bias=2.0 * random.random())
+    low = random.uniform(-2.0, 1.0, inputs)
+    box = (low, low + random.uniform(0.0, 2.0, inputs))
+    cell = cell_of(kind, weights, box)
+    size = cell.states
+    lower = random.uniform(-1.5, 0.5, size)
+    upper = lower + random.uniform(0.0, 1.5, size)
+    r = 2.0 ** random.uniform(-8, 0, size)
+    bounds = row_sums(cell, Interval(lower, upper), admissible(cell), r)
+    over = image(cell, Interval(lower, upper), admissible(cell))
+    for _ in range(40):
+        state, given_ = points(random, lower, upper), points(random, *box)
+        rows = np.abs(judge.derivative(kind, weights, state, given_)) @ r
+        assert (rows <= bounds * (1 + 1e-12) + 1e-300).all()
+        after = judge.step(kind, weights, state, given_)
+        assert (over.lower - 1e-14 <= after).all()
+        assert (after <= over.upper + 1e-14).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_majorant_is_tight_at_a_point(kind: str) -> None:
+    """Over a single state and input the bound is the Jacobian's own row sum, up to rounding."""
+    random = np.random.default_rng(3)
+    weights = judge.random_cell(random, kind, 4, 2)
+    at, given_ = random.uniform(-1, 1, 4 * (1 + (kind == "lstm"))), random.uniform(-1, 1, 2)
+    cell = cell_of(kind, weights, (given_, given_))
+    r = random.uniform(0.1, 1.0, len(at))
+    found = row_sums(cell, Interval(at, at), admissible(cell), r)
+    assert np.allclose(found, np.abs(judge.derivative(kind, weights, at, given_)) @ r, rtol=1e-10)
+
+
+def test_our_step_is_the_step_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    for kind, module in (("gru", torch.nn.GRU(3, 4).double()), ("lstm", torch.nn.LSTM(3, 4).double())):
+        names = {"W": "weight_ih_l0", "U": "weight_hh_l0", "b": "bias_ih_l0", "c": "bias_hh_l0"}
+        weights = {role: getattr(module, name).detach().numpy() for role, name in names.items()}
+        u, h, c = torch.randn(1, 3).double(), torch.randn(1, 4).double(), torch.randn(1, 4).double()
+        state = h.numpy()[0] if kind == "gru" else np.concatenate([c.numpy()[0], h.numpy()[0]])
+        after = module(u, h)[1] if kind == "gru" else torch.cat(module(u, (h, c))[1][::-1], dim=1)
+        ours = judge.step(kind, weights, state, u.numpy()[0])
+        assert np.allclose(ours, after.detach().numpy()[0], atol=1e-14)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda s, kind=kind, module=module, u=u: (
+                module(u, s[None])[1][0]
+                if kind == "gru"
+                else torch.cat(module(u, (s[None, 4:], s[None, :4]))[1][::-1], dim=1)[0]
+            ),
+            torch.tensor(state),
+        )
+        assert np.allclose(judge.derivative(kind, weights, state, u.numpy()[0]), jacobian.numpy(), atol=1e-13)
+
+
+def test_a_gru_without_weights_forgets_at_its_update_gate() -> None:
+    """h+ = (1 - z) n + z h with constant z, n: the factor is z = sig(b_z), exactly."""
+    b = np.array([0.3, -0.2, 0.7, 1.1, 0.4, -0.4])
+    cell = GRUNetwork(np.zeros((6, 1)), np.zeros((6, 2)), b, inputs=(-5, 5))
+    proof, factor = proof_of(cell)
+    z = judge.sigmoid(1.1)
+    assert abs(factor - z) < 1e-6
+    assert verify_gated(cell, proof, Claims(factor=z + 1e-6)).valid
+    assert not verify_gated(cell, proof, Claims(factor=z - 1e-9)).valid
+
+
+def test_a_scalar_gru_at_its_border() -> None:
+    """U_n = u, r = 1 (its bias is huge), z = 1/2: h+ = tanh(u h) / 2 + h / 2 contracts iff u < 1."""
+
+    def cell(u: float) -> GRUNetwork:
+        return GRUNetwork(np.zeros((3, 1)), [[0.0], [0.0], [u]], [60.0, 0.0, 0.0], inputs=(0, 0))
+
+    for u in (0.1, 0.5, 0.99):
+        assert abs(proof_of(cell(u))[1] - (0.5 + 0.5 * u)) < 1e-6
+    proof, factor = proof_of(cell(1.01))
+    assert factor > 1.0
+    for claimed in (0.5, 0.999, 1.0 - 1e-15):
+        assert not verify_gated(cell(1.01), proof, Claims(factor=claimed)).valid
+
+
+def test_an_lstm_without_weights_forgets_at_its_forget_gate() -> None:
+    """c+ = f c + i g with constant gates: the factor comes as close to f = sig(b_f) as the norm allows."""
+    b = np.array([0.2, 0.9, 0.5, -0.3])
+    cell = LSTMNetwork(np.zeros((4, 1)), np.zeros((4, 1)), b, inputs=(-1, 1))
+    proof, factor = proof_of(cell)
+    f = judge.sigmoid(0.9)
+    assert f < factor < f + 1e-4
+    assert verify_gated(cell, proof, Claims(factor=factor)).valid
+    assert not verify_gated(cell, proof, Claims(factor=f - 1e-6)).valid
+
+
+def test_pairs_of_trajectories_approach_each_other(proven) -> None:
+    """1,000 pairs under common random inputs: every step, in the stored norm, by the certified factor."""
+    kind, weights, _, proof, factor = proven
+    random = np.random.default_rng(5)
+    for _ in range(1000):
+        x, y = points(random, proof.lower, proof.upper), points(random, proof.lower, proof.upper)
+        before = np.max(np.abs(x - y) / proof.weights)
+        for _ in range(4):
+            given_ = points(random, -np.ones(2), np.ones(2))
+            x, y = judge.step(kind, weights, x, given_), judge.step(kind, weights, y, given_)
+            after = np.max(np.abs(x - y) / proof.weights)
+            assert after <= factor * before * (1 + 1e-12) + 1e-15
+            before = after
+        for state in (x, y):
+            assert (proof.lower <= state).all()
+            assert (state <= proof.upper).all()
+
+
+def test_every_start_enters_the_box(proven) -> None:
+    kind, weights, _, proof, _ = proven
+    assert proof.steps > 0
+    random = np.random.default_rng(6)
+    for _ in range(200):
+        x = points(random, proof.start_lower, proof.start_upper)
+        for _ in range(int(proof.steps)):
+            x = judge.step(kind, weights, x, points(random, -np.ones(2), np.ones(2)))
+        assert (proof.lower <= x).all()
+        assert (x <= proof.upper).all()
+
+
+Change = Callable[[GatedProof], dict[str, object]]
+TAMPERED: dict[str, tuple[Change, set[str]]] = {
+    "box too small above": (lambda p: {"upper": p.upper - 0.5 * (p.upper - p.lower)}, {"invariant"}),
+    "box too small below": (lambda p: {"lower": p.lower + 0.5 * (p.upper - p.lower)}, {"invariant"}),
+    "box upside down": (lambda p: {"lower": p.upper, "upper": p.lower}, {"shapes"}),
+    "box that is wide": (lambda p: {"upper": p.upper + 50.0, "lower": p.lower - 50.0}, {"rate"}),
+    "box not finite": (lambda p: {"upper": p.upper * np.inf}, {"inputs"}),
+    "box of another size": (lambda p: {"upper": p.upper[:-1]}, {"shapes"}),
+    "start from farther away": (lambda p: {"start_upper": p.start_upper + 100.0}, {"entry"}),
+    "start from farther below": (lambda p: {"start_lower": p.start_lower - 100.0}, {"entry"}),
+    "start upside down": (lambda p: {"start_lower": p.start_upper + 1.0}, {"shapes"}),
+    "fewer steps": (lambda p: {"steps": 0.0}, {"entry"}),
+    "half a step": (lambda p: {"steps": p.steps + 0.5}, {"shapes"}),
+    "steps without end": (lambda p: {"steps": 1e9}, {"shapes"}),
+    "steps not a number": (lambda p: {"steps": float("nan")}, {"inputs"}),
+    "negative steps": (lambda p: {"steps": -1.0}, {"shapes"}),
+    "one weight smaller": (lambda p: {"weights": np.r_[p.weights[:-1], p.weights[-1] * 1e-3]}, {"rate"}),
+    "a weight of zero": (lambda p: {"weights": np.r_[p.weights[:-1], 0.0]}, {"shapes"}),
+    "a negative weight": (lambda p: {"weights": -p.weights}, {"shapes"}),
+    "weights beyond one": (lambda p: {"weights": 2.0 * p.weights / p.weights.max()}, {"shapes"}),
+    "a weight not finite": (lambda p: {"weights": p.weights * np.nan}, {"inputs"}),
+    "subnormal weights": (lambda p: {"weights": np.full_like(p.weights, 1e-310)}, {"inputs"}),
+    "weights at the end of the range": (lambda p: {"weights": p.weights * 2.0**-1000}, {"rate"}),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_tampered_proofs_are_refused(proven, name: str) -> None:
+    _, _, cell, proof, factor = proven
+    change, obligations = TAMPERED[name]
+    report = verify_gated(cell, replace(proof, **change(proof)), Claims(factor=factor))
+    assert report.verdict == "undecided"
+    assert report.failed is not None
+    assert report.failed.name in obligations
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        Claims(),
+        Claims(factor=0.0),
+        Claims(factor=1.0),
+        Claims(factor=-0.5),
+        Claims(factor=float("nan")),
+        Claims(rate=0.1),
+        Claims(factor=0.99, rate=0.1),
+        Claims(factor=0.99, gain=5.0),
+        Claims(factor=0.99, weight_radius=1e-9),
+        Claims(factor=0.99, margin=1e-9),
+        Claims(factor=0.99, metric_condition_log2=3.0),
+    ],
+)
+def test_no_other_claim_is_carried(proven, claims: Claims) -> None:
+    _, _, cell, proof, _ = proven
+    report = verify_gated(cell, proof, claims)
+    assert not report.valid
+    assert report.failed is not None
+    assert report.failed.name in ("range", "inputs")
+
+
+def test_a_smaller_factor_is_refused(proven) -> None:
+    _, _, cell, proof, factor = proven
+    assert not verify_gated(cell, proof, Claims(factor=factor - 1e-7)).valid
+
+
+def test_hypotheses_are_part_of_what_is_proven(proven) -> None:
+    """No box, a wider box, other weights, another kind of proof: nothing holds."""
+    kind, weights, cell, proof, factor = proven
+    claims = Claims(factor=factor)
+    undeclared = cell_of(kind, weights, None)
+    assert verify_gated(undeclared, proof, claims).failed.name == "shapes"
+    assert not verify_gated(cell.with_inputs((-4, 4)), proof, claims).valid
+    assert not verify_gated(cell_of(kind, {**weights, "U": 2 * weights["U"]}), proof, claims).valid
+    other = SingularProof(np.ones(3), 0.5)
+    assert verify_gated(cell, other, claims).failed.name == "condition"  # type: ignore[arg-type]
+    broken = cell_of(kind, {**weights, "b": weights["b"] + 1e-310 * (weights["b"] > 0)})
+    assert verify_gated(broken, proof, claims).valid  # adding it changes nothing: the sum is what it was
+    weights = {**weights, "b": np.where(np.arange(len(weights["b"])) == 0, 1e-310, weights["b"])}
+    assert verify_gated(cell_of(kind, weights), proof, claims).failed.name == "inputs"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unstable_cell_is_never_proven(kind: str) -> None:
+    """Whatever box and weights are offered, a saddle inside the box forbids a factor below 1."""
+    _, cell = bistable(kind)
+    random = np.random.default_rng(7)
+    proof, _ = proof_of(cell)
+    for _ in range(20):
+        r = 2.0 ** random.uniform(-6, 0, cell.states)
+        assert not verify_gated(cell, replace(proof, weights=r), Claims(factor=1.0 - 1e-12)).valid
+
+
+@pytest.mark.parametrize("obligation", [entry.__name__ for entry in gated.OBLIGATIONS])
+def test_no_obligation_is_implied_by_the_others(monkeypatch: pytest.MonkeyPatch, obligation: str, proven) -> None:
+    """Dropped, a false claim passes: each of them is needed."""
+    _, _, cell, proof, factor = proven
+    false = {
+        "claim_range": (proof, Claims(factor=factor, gain=1e-9)),
+        "shapes": (replace(proof, steps=float(gated.MOST_STEPS + 1)), Claims(factor=factor)),
+        "invariant": (
+            replace(proof, lower=proof.lower * 0 + 0.3, upper=proof.lower * 0 + 0.3, start_lower=proof.lower * 0 + 0.3,
+                    start_upper=proof.lower * 0 + 0.3, steps=0.0),
+            Claims(factor=factor),
+        ),
+        "entry": (replace(proof, start_upper=proof.start_upper + 100.0), Claims(factor=factor)),
+        "rate": (proof, Claims(factor=0.01)),
+    }[obligation]  # fmt: skip
+    assert not verify_gated(cell, *false).valid
+    kept = tuple(entry for entry in gated.OBLIGATIONS if entry.__name__ != obligation)
+    monkeypatch.setattr(gated, "OBLIGATIONS", kept)
+    assert verify_gated(cell, *false).valid
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dropped", [0, 1, 2])
+def test_dropping_a_term_of_the_majorant_is_noticed(monkeypatch: pytest.MonkeyPatch, kind: str, dropped: int) -> None:
+    """The test on sampled Jacobians can fail: without one term the bound lies below some row."""
+    weights = judge.random_cell(np.random.default_rng(2), kind, 3, 2, scale=2.0)
+    cell = cell_of(kind, weights)
+    lower, upper, r = -np.ones(cell.states), np.ones(cell.states), np.ones(cell.states)
+    whole = gated.corners
+
+    def fewer(*given_: object):
+        for corner in whole(*given_):  # type: ignore[arg-type]
+            yield replace(corner, terms=tuple(term for k, term in enumerate(corner.terms) if k != dropped))
+
+    monkeypatch.setattr(gated, "corners", fewer)
+    bounds = row_sums(cell, Interval(lower, upper), admissible(cell), r)
+    random = np.random.default_rng(1)
+    rows = [
+        np.abs(judge.derivative(kind, weights, points(random, lower, upper), points(random, lower[:2], upper[:2]))) @ r
+        for _ in range(3000)
+    ]
+    assert (np.max(rows, axis=0) > bounds).any()
