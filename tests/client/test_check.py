@@ -111,7 +111,7 @@ def test_unchanged_weights_are_verified_and_not_solved(
     policy = repository(tmp_path)
     first = only(check(capsys, policy))
     assert not first["cached"]
-    monkeypatch.setattr("certes_client.policy.checking.certify", None)
+    monkeypatch.setattr("certes_client.policy.subjects.certify", None)
     again = only(check(capsys, policy))
     assert again["cached"]
     assert again["certificate"] == first["certificate"]
