@@ -84,9 +84,7 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
     return EXIT[result.verdict]
 
 
-def _layers(
-    layers: Layers, out: Path, key: bytes | None, as_json: bool, progress: Callable[[str], None]
-) -> int:
+def _layers(layers: Layers, out: Path, key: bytes | None, as_json: bool, progress: Callable[[str], None]) -> int:
     """A network of several layers: composed, not certified as one system."""
     layers.solve(progress)
     layers.write(out, key)
