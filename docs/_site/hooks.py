@@ -44,7 +44,7 @@ def _records(verb: Any, context: Any, kind: str) -> list[Any]:
 
 
 def _code(text: str) -> str:
-    return f"`{text}`".replace("|", "\\|")
+    return f"`{text}`"  # Python-Markdown reads a bar in code as a bar
 
 
 def _cell(text: str) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import html
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import certes
@@ -17,25 +14,12 @@ import yaml
 from markdown_it import MarkdownIt
 
 from tests.docs.blocks import pages
+from tests.docs.building import build, site
 from tests.packaging.support import REPOSITORY
 
+__all__ = ["site"]  # fixture
+
 MADE = "reference/"  # pages that are made from the code have another text in the site
-
-
-def build(folder: Path, source: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    return subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, check=False, timeout=120)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    done = build(folder)
-    warnings = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
-    assert done.returncode == 0, "\n".join(warnings)
-    assert warnings == []
-    return folder
 
 
 def test_every_page_is_built(site: Path) -> None:
