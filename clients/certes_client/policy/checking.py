@@ -188,13 +188,16 @@ class Checker:
             rules.append(self._signature(certificate, subject))
         if certificate.verdict == "contracting":
             rules += _numbers(model, subject, _claims(certificate))
-            last = self.store.last(_place(name, subject.part))
-            if model.allowed_regression is not None and last is not None:
-                rules.append(self._regression(model.allowed_regression, certificate, last))
+            place = _place(name, subject.part)
+            if model.allowed_regression is not None and place in self.store.accepted:
+                rules.append(self._regression(model.allowed_regression, certificate, self.store.last(place)))
         return rules
 
-    def _regression(self, allowed: float, now: Document, last: Document) -> Rule:
+    def _regression(self, allowed: float, now: Document, last: Document | None) -> Rule:
         """The rate, or 1 - factor, against the certificate that was accepted last."""
+        if last is None:  # to take a file away must not take the rule away
+            wanted = "the accepted certificate, as index.json names it"
+            return Rule("allowed_regression", False, wanted, "missing or damaged")
         if self._keys and not any(_signed(last, pem) for keyid, pem in self._keys if keyid not in self._revoked):
             wanted = "an accepted certificate with a trusted signature"
             return Rule("allowed_regression", False, wanted, "none to compare with")
