@@ -154,16 +154,20 @@ class Shell:
             text=True,
             start_new_session=True,
         )
+        self._background: list[str] = []  # process ids
         self._serving: str | None = None
 
     def __enter__(self) -> Shell:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it and whatever it left in the background."""
-        self._stop_serving()
-        self._bash.communicate()
-        self._kill()
+        """End it and whatever it left in the background, kindly at first: a service has processes of its own to end."""
+        try:
+            if self._bash.poll() is None:
+                self._stop(*self._background)
+        finally:
+            self._kill()
+            self._bash.communicate()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -194,11 +198,12 @@ class Shell:
 
     def _stay(self, command: str) -> str:
         worker = command.startswith("certes worker")
+        if not worker and self._serving is not None:
+            self._stop(self._serving)
+        pid = self._ask(f"{command} > background.log 2>&1 < /dev/null & echo $!")[0].split()[-1]
+        self._background.append(pid)
         if not worker:
-            self._stop_serving()
-        pid, _ = self._ask(f"{command} > background.log 2>&1 < /dev/null & echo $!")
-        if not worker:
-            self._serving = pid.split()[-1]
+            self._serving = pid
             self._wait()
         return ""
 
@@ -211,10 +216,10 @@ class Shell:
                 time.sleep(0.1)
         raise AssertionError("the service did not start:\n" + self._ask("cat background.log")[0])
 
-    def _stop_serving(self) -> None:
-        if self._serving is not None and self._bash.poll() is None:
-            self._ask(f"kill {self._serving}; wait {self._serving} 2> /dev/null")
-        self._serving = None
+    def _stop(self, *pids: str) -> None:
+        for pid in pids:
+            self._ask(f"kill {pid} 2> /dev/null; wait {pid} 2> /dev/null")
+            self._background.remove(pid)
 
 
 class Run:
@@ -238,7 +243,7 @@ class Run:
             READERS[block.language](block.text)
         elif block.language == "console":
             self._console(block)
-        elif block.language == "python" and block.title is None:
+        elif block.language == "python":
             code = compile("\n" * block.line + block.text, str(REPOSITORY / block.page), "exec")
             exec(code, self.names)
         elif block.language == "pycon":
