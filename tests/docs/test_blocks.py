@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 import shutil
 from collections import Counter
 from pathlib import Path
 
+import certes
 import pytest
 import yaml
 
@@ -167,3 +169,10 @@ def test_a_page_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             made("python", "assert y == 2\n"),
         ):
             run.block(block)
+
+
+def test_the_examples_in_docstrings() -> None:
+    """The reference shows them."""
+    found = doctest.testmod(certes, raise_on_error=False)
+    assert found.attempted > 0
+    assert found.failed == 0
