@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from certes_client.cli import VERBS
 from markdown_it import MarkdownIt
 
 from tests.packaging.support import REPOSITORY
@@ -37,7 +38,7 @@ _TITLE = re.compile(r'title="([^"]+)"')
 _ANYTHING = re.compile(r"\.{3}(?!\.)")  # of 0.... the first dot is a dot
 _MARK = "=====end of the command====="
 #: Told only by what takes some seconds.
-_PROGRESS = re.compile(r"^(certify|project|repair|compose|train|check): .*\n", re.MULTILINE)
+_PROGRESS = re.compile(rf"^({'|'.join(VERBS)}): .*\n", re.MULTILINE)
 _STAYS = re.compile(r"certes (serve|worker)\b")  # goes on in the background
 
 
