@@ -1,4 +1,10 @@
-"""What every test shares: one thread, reproducible properties, and a seeded sample of the slow tests."""
+"""What every test shares: one thread, reproducible properties, and a seeded sample of the slow tests.
+
+The sample is as many slow tests as take ``CERTES_SLOW`` seconds of the processor (90, or another number; ``all``: every
+one), by what ``slow.json`` says that each takes; one that takes more than that is in no sample. To measure them anew:
+
+    CERTES_SLOW=all CERTES_SLOW_RECORD=tests/slow.json python -m pytest -m slow
+"""
 
 from __future__ import annotations
 
@@ -6,8 +12,9 @@ import datetime
 import json
 import os
 import random
+import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before the first import of numpy in this process
@@ -18,8 +25,12 @@ import pytest
 
 SLOW = "CERTES_SLOW"
 SEED = "CERTES_SLOW_SEED"
-SAMPLE_SIZE = 6
+RECORD = "CERTES_SLOW_RECORD"
+#: Seconds of the processor: of the sample, and of a slow test that was never measured.
+SAMPLE, UNKNOWN = 90, 30.0
+SECONDS = Path(__file__).with_name("slow.json")
 STARTED = time.time()
+_measured: dict[str, float] = {}
 
 hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
 hypothesis.settings.register_profile(
@@ -28,18 +39,34 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-def sample_of(names: Sequence[str], size: int, seed: str) -> set[str]:
-    """Choose `size` of `names`; the order of `names` does not matter, so that all workers choose alike."""
-    return set(random.Random(seed).sample(sorted(names), min(size, len(names))))
+def sample_of(names: Sequence[str], seconds: float, seed: str, known: Mapping[str, float]) -> set[str]:
+    """Choose tests that take no more than so many seconds together, by what they are known to take.
+
+    The order of `names` does not matter, so that all workers choose alike.
+    """
+    chosen: set[str] = set()
+    left = seconds
+    for name in random.Random(seed).sample(sorted(names), len(names)):
+        cost = known.get(name, known.get(name.partition("[")[0], UNKNOWN))
+        if cost <= left:
+            chosen.add(name)
+            left -= cost
+    return chosen
+
+
+def known_seconds() -> dict[str, float]:
+    """What each slow test takes, as it was measured last."""
+    found: dict[str, float] = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
+    return found
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Set in the controller before it starts its workers: they inherit it and must collect the same tests.
     # One seed a day: everybody sees the same sample, and over the weeks each slow test has its turn.
     os.environ.setdefault(SEED, datetime.datetime.now(datetime.UTC).date().isoformat())
-    wanted = os.environ.setdefault(SLOW, str(SAMPLE_SIZE))
+    wanted = os.environ.setdefault(SLOW, str(SAMPLE))
     if wanted != "all" and not wanted.isdecimal():
-        raise pytest.UsageError(f"{SLOW}: got {wanted!r}; expected 'all' or how many slow tests to run")
+        raise pytest.UsageError(f"{SLOW}: got {wanted!r}; expected 'all' or how many seconds of slow tests to run")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -55,9 +82,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if os.environ[SLOW] == "all" or named or config.getoption("markexpr") or config.getoption("keyword"):
         return
     slow = [item.nodeid for item in items if item.get_closest_marker("slow") is not None]
-    left_out = set(slow) - sample_of(slow, int(os.environ[SLOW]), os.environ[SEED])
+    left_out = set(slow) - sample_of(slow, int(os.environ[SLOW]), os.environ[SEED], known_seconds())
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
     items[:] = [item for item in items if item.nodeid not in left_out]
+
+
+def _processor() -> float:
+    """Seconds of the processor, of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(entry.ru_utime + entry.ru_stime for entry in used)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Measure the slow tests, if that is asked for."""
+    before = _processor()
+    try:
+        return (yield)
+    finally:
+        if RECORD in os.environ and item.get_closest_marker("slow") is not None:
+            name = item.nodeid.partition("[")[0]
+            _measured[name] = max(_measured.get(name, 0.0), round(_processor() - before, 1))
+
+
+def pytest_sessionfinish() -> None:
+    if _measured:
+        path = Path(os.environ[RECORD])
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(known | _measured, indent=1, sort_keys=True) + "\n")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from certes import words
 from certes.cells import GatedNetwork
@@ -20,8 +20,11 @@ from certes.results import Result, scalars
 from certes.systems import System, UnsupportedCell
 from rich.text import Text
 
-from certes_client import layering, output
+from certes_client import output
 from certes_client.options import SystemOptions
+
+if TYPE_CHECKING:
+    from certes_client.layering import Layers
 
 EXIT = {"contracting": 0, "not_contracting": 1, "undecided": 3}
 BACKENDS = ("auto", "cvxpy-clarabel", "cvxpy-scs")
@@ -55,8 +58,11 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
     with output.Progress("certify").running() as progress:
         progress(f"reading {question.file.name}")
         spec, weights, system = question.system.read(question.file)
-        if layering.is_layered(system):
-            return _layers(layering.Layers(question, spec, weights), out, private_key, as_json, progress)
+        if isinstance(system, UnsupportedCell):
+            from certes_client import layering  # brings all of composition with it
+
+            if layering.is_layered(system):
+                return _layers(layering.Layers(question, spec, weights), out, private_key, as_json, progress)
         result = certify(
             system,
             question.condition,
@@ -79,9 +85,7 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
     return EXIT[result.verdict]
 
 
-def _layers(
-    layers: layering.Layers, out: Path, key: bytes | None, as_json: bool, progress: Callable[[str], None]
-) -> int:
+def _layers(layers: Layers, out: Path, key: bytes | None, as_json: bool, progress: Callable[[str], None]) -> int:
     """A network of several layers: composed, not certified as one system."""
     layers.solve(progress)
     layers.write(out, key)

@@ -60,6 +60,10 @@ class Busy(Exception):
     """Too many requests wait for a solver (HTTP 503)."""
 
 
+class Killed(Exception):
+    """The system, or somebody, ended the solver (HTTP 503): the same question may be asked again."""
+
+
 class Crowded(Exception):
     """Too many jobs of one tenant wait or run (HTTP 429)."""
 
@@ -77,6 +81,8 @@ class JobFailed(Exception):
         self.job, self.members = job, dict(members)
 
 
+#: The slug of jobs and calls whose solver was ended from outside.
+KILLED = "solver-killed"
 #: What is told of an error inside: nothing of the inside.
 INTERNAL = "An error inside the service. It has been logged; nothing was certified."
 
@@ -145,6 +151,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Busy)
     async def busy(_: Request, error: Busy) -> ProblemResponse:
         return problem(503, "busy", str(error), {"Retry-After": "5"})
+
+    @app.exception_handler(Killed)
+    async def killed(_: Request, error: Killed) -> ProblemResponse:
+        log.error("%s", error)
+        return problem(503, KILLED, str(error), {"Retry-After": "30"})
 
     @app.exception_handler(Crowded)
     async def crowded(_: Request, error: Crowded) -> ProblemResponse:

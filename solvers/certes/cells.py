@@ -63,6 +63,7 @@ class GatedNetwork:
     parts: ClassVar[int]
     #: A cell is a map: factors, and no rates.
     continuous: ClassVar[bool] = False
+    step: ClassVar[None] = None
     tensors: Mapping[str, Tensor]
     inputs: tuple[Array, Array] | None
     file: tuple[str, str] | None = field(default=None)

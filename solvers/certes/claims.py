@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import numpy as np
 import scipy.linalg
-import scipy.optimize
 from numpy.typing import NDArray
 
 from certes import steps
@@ -179,9 +178,11 @@ def _slacks(system: System, proof: LureProof, claims: Claims) -> tuple[float, fl
     diagonal = np.diagonal(block)
     if not (diagonal > 0).all():
         return None
+    from scipy.optimize import minimize_scalar
+
     middle = 0.5 * (np.log(diagonal[:n] / state).mean() - np.log(diagonal[n:] / channel).mean())
     try:
-        best = scipy.optimize.minimize_scalar(
+        best = minimize_scalar(
             lambda t: -room(t), bounds=(middle - 15.0, middle + 15.0), method="bounded", options={"xatol": 1e-3}
         )
     except (np.linalg.LinAlgError, ValueError):

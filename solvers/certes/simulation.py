@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
 
 from certes.errors import CertesError, InputError
 from certes.proofs import InstabilityWitness
@@ -222,6 +221,8 @@ def _integrate(flow: _Flow, x: Array, horizon: float, samples: int) -> Trajector
         method: dict[str, Any] = (
             {"method": "Radau", "jac": lambda t, y: flow.jacobian(y)} if stiff else {"method": "DOP853"}
         )
+        from scipy.integrate import solve_ivp  # half of the time that a verb takes to start, and few simulate
+
         scale = max(float(np.abs(x).max()), 1e-3)
         options = {"t_eval": times, "rtol": 1e-10, "atol": 1e-14 * scale, **method}
         try:

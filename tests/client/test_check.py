@@ -111,7 +111,7 @@ def test_unchanged_weights_are_verified_and_not_solved(
     policy = repository(tmp_path)
     first = only(check(capsys, policy))
     assert not first["cached"]
-    monkeypatch.setattr("certes_client.policy.checking.certify", None)
+    monkeypatch.setattr("certes_client.policy.subjects.certify", None)
     again = only(check(capsys, policy))
     assert again["cached"]
     assert again["certificate"] == first["certificate"]
@@ -219,6 +219,22 @@ def test_a_lost_rate_is_noticed(capsys: Capture, tmp_path: Path) -> None:
     assert check(capsys, policy).code == 1
     assert check(capsys, policy, "--accept").code == 1, "what fails is not accepted"
     assert check(capsys, policy).code == 1
+
+
+@pytest.mark.parametrize("damage", ["gone", "another"])
+def test_what_was_accepted_and_is_gone_is_noticed(capsys: Capture, tmp_path: Path, damage: str) -> None:
+    policy = repository(tmp_path, "allowed_regression = 0.01")
+    accepted = tmp_path / ".certes" / f"{only(check(capsys, policy, '--accept'))['certificate']}.certificate.json"
+    network(tmp_path, np.asarray(STABLE) * 1.3)
+    slower = only(check(capsys, policy))["certificate"]
+    if damage == "gone":
+        accepted.unlink()
+    else:  # a slower one under its name would be a lower bar
+        shutil.copy(tmp_path / ".certes" / f"{slower}.certificate.json", accepted)
+    done = check(capsys, policy)
+    assert done.code == 1
+    (rule,) = [rule for rule in only(done)["rules"] if not rule["held"]]
+    assert (rule["name"], rule["found"]) == ("allowed_regression", "missing or damaged")
 
 
 @given(

@@ -9,6 +9,7 @@ of the origin of a matrix product, plain Gaussian elimination on lists of ration
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -39,10 +40,8 @@ def rows(array: np.ndarray) -> Rows:
 
 
 def times(left: Rows, right: Rows) -> Rows:
-    columns = list(zip(*right, strict=True))
-    return [
-        [sum((a * b for a, b in zip(line, column, strict=True)), start=Q(0)) for column in columns] for line in left
-    ]
+    product: Rows = (fmpq_mat(left) * fmpq_mat(right)).tolist()
+    return product
 
 
 def flip(given: Rows) -> Rows:
@@ -51,8 +50,11 @@ def flip(given: Rows) -> Rows:
 
 def combine(*terms: tuple[fmpq | int, Rows]) -> Rows:
     """A linear combination of matrices."""
-    height, width = len(terms[0][1]), len(terms[0][1][0])
-    return [[sum((f * m[i][j] for f, m in terms), start=Q(0)) for j in range(width)] for i in range(height)]
+    total = terms[0][0] * fmpq_mat(terms[0][1])
+    for factor, matrix in terms[1:]:
+        total += factor * fmpq_mat(matrix)
+    rows: Rows = total.tolist()
+    return rows
 
 
 def diag(entries: list[fmpq]) -> Rows:
@@ -60,16 +62,17 @@ def diag(entries: list[fmpq]) -> Rows:
 
 
 def definite(given: Rows) -> bool:
-    """Positive definite, by elimination: every pivot positive."""
-    work = [list(line) for line in given]
+    """Positive definite: every leading minor positive, by elimination without fractions (Bareiss, 1968)."""
+    work = fmpq_mat(given).numer_denom()[0].tolist()  # times a common denominator, which is positive
+    before = 1
     for k in range(len(work)):
-        if not work[k][k] > 0:
+        pivot, rest = work[k][k], work[k][k + 1 :]
+        if not pivot > 0:
             return False
-        for i in range(k + 1, len(work)):
-            factor = work[i][k] / work[k][k]
-            if factor != 0:
-                for j in range(k + 1, len(work)):
-                    work[i][j] -= factor * work[k][j]
+        for line in work[k + 1 :]:
+            first = line[k]
+            line[k + 1 :] = [(pivot * x - first * y) // before for x, y in zip(line[k + 1 :], rest, strict=True)]
+        before = pivot
     return True
 
 
@@ -91,6 +94,7 @@ def semidefinite(given: Rows) -> bool:
 # the network --------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=16)  # one system is asked about again and again, with other claims
 def dense(system: System, role: str = "W") -> Rows:
     value = system.tensors[role].value
     if isinstance(value, SparseMatrix):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from certes.assemblies import Assembly
 from certes.composition.compose import compose
-from certes.composition.description import read
+from certes.composition.description import read, with_step
 from certes.nn import page, product, skew
 from certes.nn.architecture import Architecture
 from certes.nn.train import train
@@ -107,6 +107,17 @@ def test_every_smaller_step_is_safe(tmp_path: Path) -> None:
         found = compose(slower, mode="whole", metrics=ARCHITECTURE.build(2, 2, 0).metrics())
         assert found.factor is not None
         assert found.factor <= 1.0 - share * (1.0 - made.report["factor"]) + 1e-3
+
+
+def test_the_largest_step_that_is_told_is_no_upper_bound(tmp_path: Path) -> None:
+    """It is what the certificate says; larger steps are a question of their own, and some contract as well."""
+    made = train(ARCHITECTURE, problem(), Plan(epochs=2), tmp_path / "out", draw=False)
+    described = read(made.folder / product.DESCRIPTION)
+    assert made.report["largest_step"] == 1.0 == described.assembly.step
+    assert with_step(described, 3.0).compose(refute=False).verdict == "contracting"
+    assert with_step(described, 300.0).compose(refute=False).verdict == "undecided"
+    words = " ".join(Text((made.folder / product.PAGE).read_text()).words)
+    assert "every smaller one; larger ones were not tried" in words
 
 
 def test_the_folder_of_a_regression(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def loaded_by(statement: str, folder: Path) -> set[str]:
         ("import certes.verify", HEAVY),
         ("import certes; certes.RateNetwork([[0.5]], activation='tanh')", HEAVY),
         ("import certes_client.cli", WITH_OTHERS),
+        ("import certes_client.output, certes_client.verifying, certes_client.policy.document", HEAVY),
         ("import certes_service", WITH_OTHERS[:-3]),
     ],
 )

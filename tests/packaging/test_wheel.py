@@ -67,7 +67,7 @@ def test_the_wheel_carries_its_licence_and_its_version(wheel: Path) -> None:
 
 def test_the_extras_are_the_ones_that_the_design_names(wheel: Path) -> None:
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(declared) == {"sdp", "service", "s3", "train", "exact", "figures", "dev", "all"}
+    assert set(declared) == {"sdp", "service", "s3", "train", "exact", "figures", "docs", "dev", "all"}
 
 
 def test_the_installed_packages_are_the_wheels(site: Path, tmp_path: Path) -> None:

@@ -238,8 +238,10 @@ def test_how_deep_the_queues_are(board: Board) -> None:
 
 
 def test_a_failure_says_why(board: Board) -> None:
-    job = opened(board)
+    job = taken(board)
+    board.note(job, checkpoint=E)
     assert board.give_up(job.id, {"status": 504})
     failed = now(board, job)
     assert (failed.state, failed.error) == ("failed", json.loads('{"status": 504}'))
+    assert failed.checkpoint is None, "its blob is nobody's, and may be collected"
     assert failed.finished is not None

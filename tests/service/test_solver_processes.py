@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from certes_service.questions.base import Attachment, Limits
-from certes_service.solving.pool import Pool, SolverCrashed, Stopped
+from certes_service.solving.pool import Pool, SolverCrashed, SolverKilled, Stopped
 from certes_service.solving.process import checkpoint_of, progress_of
 from certes_service.solving.protocol import MAGIC, Decoder, GarbledError, Message, error_of, solved_of
 from certes_service.solving.task import Task
@@ -200,6 +200,14 @@ SLOWLY = [pytest.param(what, marks=pytest.mark.slow) for what in ("exit", "fault
 def test_a_crash_is_no_answer(pool: Pool, what: str) -> None:
     with pytest.raises(SolverCrashed):
         pool.run(probe(what), seconds=30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_signal_from_outside_is_neither_memory_nor_a_defect(pool: Pool, number: int) -> None:
+    with pytest.raises(SolverKilled, match=f"signal {number:d} .*not send; it used [1-9]") as killed:
+        pool.run(probe("killed", signal=number), seconds=30)
+    assert killed.value.number == number
+    assert killed.value.used > 2**24
 
 
 def test_a_fork_that_holds_the_pipe_open_hides_no_death(pool: Pool) -> None:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
-from certes.cells import GatedNetwork
-from certes.certificate.check import verify_certificate
-from certes.certificate.document import Certificate
 from certes.certificate.envelope import key_id, read_key
-from certes.certify import certify
 from certes.errors import CertesError, InputError
-from certes.proofs import Claims
-from certes.systems import System, UnsupportedCell
-from certes.weights import read_weights
 from certes.words import claimed
 
 from certes_client.policy.document import ModelPolicy, Policy
-from certes_client.policy.store import Store, question
+from certes_client.policy.store import Document, Store
+from certes_client.policy.subjects import DESCRIPTION, Subject, Undecided, subjects
 
 State = Literal["passed", "failed", "undecided", "error"]
 #: The exit code of each state; the code of a whole policy is that of the worst model, in this order.
@@ -37,18 +31,25 @@ class Rule:
         name: as in the policy; ``contracting`` and ``signature`` besides.
         held: whether it does.
         wanted, found: in words.
+        part: of what, where a model consists of several networks (the directions of a torch.nn.RNN); else empty.
     """
 
     name: str
     held: bool
     wanted: str
     found: str
+    part: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, after that of the part."""
+        return f"{self.part}: {self.name}" if self.part else self.name
 
     def sentence(self) -> str:
         """What was found, and what was wanted if that is something else."""
         if self.name == "contracting":
-            return self.found
-        return f"{self.name}: {self.found}" if self.held else f"{self.name}: wanted {self.wanted}, found {self.found}"
+            return f"{self.part}: {self.found}" if self.part else self.found
+        return f"{self.label}: {self.found}" if self.held else f"{self.label}: wanted {self.wanted}, found {self.found}"
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class Outcome:
 
     Attributes:
         model: its name.
-        file: its weights, as the policy names them.
+        file: its weights or its description, as the policy names them.
         state: ``passed``, ``failed``, ``undecided``, or ``error``: it could not be looked at.
         rules: what was looked at, in order.
         detail: the reason where there is no certificate.
-        certificate: the certificate, if there is one.
-        cached: it was there already, and was verified again.
+        certificates: (part, certificate), of each part that has one.
+        cached: they were there already, and were verified again.
         seconds: that it took.
     """
 
@@ -71,9 +72,15 @@ class Outcome:
     state: State
     rules: tuple[Rule, ...] = ()
     detail: str = ""
-    certificate: Certificate | None = None
+    certificates: tuple[tuple[str, Document], ...] = ()
     cached: bool = False
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def certificate(self) -> Document | None:
+        """The certificate; of several, the one that says least."""
+        found = [document for _, document in self.certificates]
+        return min(found, key=lambda document: _pace(_claims(document)) or 0, default=None)
 
     @property
     def broken(self) -> list[Rule]:
@@ -119,8 +126,8 @@ class Checker:
         try:
             outcome = self._checked(name, model)
         except CertesError as error:
-            outcome = Outcome(name, model.file, "error", detail=str(error))
-        return Outcome(**{**vars(outcome), "seconds": time.perf_counter() - began})
+            outcome = Outcome(name, model.source, "error", detail=str(error))
+        return replace(outcome, seconds=time.perf_counter() - began)
 
     def accept(self, outcomes: list[Outcome]) -> None:
         """From now on the certificates of those that passed are what later ones are compared with.
@@ -129,64 +136,79 @@ class Checker:
             InputError: the folder cannot be written.
         """
         for outcome in outcomes:
-            if outcome.state == "passed" and outcome.certificate is not None:
-                self.store.accept(outcome.model, outcome.certificate)
+            for part, document in outcome.certificates if outcome.state == "passed" else ():
+                self.store.accept(_place(outcome.model, part), document)
         self.store.write()
 
     def _checked(self, name: str, model: ModelPolicy) -> Outcome:
-        self._progress(f"{name}: reading {model.file}")
-        weights = read_weights(inside(self._folder, model.file, f"models.{name}.file"))
-        system = model.system.system(weights)
-        if isinstance(system, UnsupportedCell):
-            return Outcome(name, model.file, "undecided", (_undecided("unsupported_cell", system.detail),))
-        asked = question(model, system)
-        certificate, cached = self._known(asked, system), True
+        self._progress(f"{name}: reading {model.source}")
+        field = f"models.{name}.{'file' if model.assembly is None else 'assembly'}"
+        path = inside(self._folder, model.source, field)
+        if model.assembly is not None and path.is_dir():  # the link in a folder may lead out of it
+            path = inside(self._folder, f"{model.source}/{DESCRIPTION}", field)
+        found = [self._part(name, model, part) for part in subjects(model, path)]
+        return Outcome(
+            name, model.source, max((part.state for part in found), key=_WORST.index),
+            tuple(rule for part in found for rule in part.rules), "",
+            tuple(entry for part in found for entry in part.certificates), all(part.cached for part in found),
+        )  # fmt: skip
+
+    def _part(self, name: str, model: ModelPolicy, subject: Subject | Undecided) -> Outcome:
+        """Look at a model, or at the part of it that has a certificate of its own."""
+        if isinstance(subject, Undecided):
+            return Outcome(name, model.source, "undecided", (_undecided(subject, ""),))
+        asked = subject.question(model)
+        certificate, cached = self._known(asked, subject), True
         if certificate is None:
-            self._progress(f"{name}: certifying")
+            self._progress(f"{_place(name, subject.part)}: certifying")
             cached = False
-            result = certify(system, model.condition, model.asked, seconds=model.seconds)
-            certificate = result.certificate
-            if certificate is None:
-                return Outcome(name, model.file, "undecided", (_undecided(result.reason, result.detail),))
+            found = subject.answer(model, lambda document: _promised(model, subject, document), self._progress)
+            if isinstance(found, Undecided):
+                return Outcome(name, model.source, "undecided", (_undecided(found, subject.part),))
+            certificate = found
         if self._sign is not None and not certificate.signed:
             certificate = certificate.sign(self._sign)
             self.store.keep(asked, certificate)
         elif not cached:
             self.store.keep(asked, certificate)
-        rules = tuple(self._rules(name, model, system, certificate))
+        rules = tuple(replace(rule, part=subject.part) for rule in self._rules(name, model, subject, certificate))
         held = all(rule.held for rule in rules)
         undecided = certificate.verdict == "undecided"
         state: State = "passed" if held else "undecided" if undecided else "failed"
-        return Outcome(name, model.file, state, rules, "", certificate, cached)
+        return Outcome(name, model.source, state, rules, "", ((subject.part, certificate),), cached)
 
-    def _known(self, asked: str, system: System | GatedNetwork) -> Certificate | None:
+    def _known(self, asked: str, subject: Subject) -> Document | None:
         """A certificate that answers the question; whatever the folder says, only one that is verified now."""
         found = self.store.answer(asked)
-        return found if found is not None and verify_certificate(found, system).valid else None
+        return found if found is not None and subject.holds(found) else None
 
-    def _rules(self, name: str, model: ModelPolicy, system: System | GatedNetwork, certificate: Certificate) -> list[Rule]:
+    def _rules(self, name: str, model: ModelPolicy, subject: Subject, certificate: Document) -> list[Rule]:
         rules = [Rule("contracting", certificate.verdict == "contracting", "contracting", _said(certificate))]
         if self._policy.trust.keys:
-            rules.append(self._signature(certificate, system))
+            rules.append(self._signature(certificate, subject))
         if certificate.verdict == "contracting":
-            rules += _numbers(model, system, certificate.claims)
-            if model.allowed_regression is not None and (last := self.store.last(name)) is not None:
-                rules.append(self._regression(model.allowed_regression, certificate.claims, last))
+            rules += _numbers(model, subject, _claims(certificate))
+            place = _place(name, subject.part)
+            if model.allowed_regression is not None and place in self.store.accepted:
+                rules.append(self._regression(model.allowed_regression, certificate, self.store.last(place)))
         return rules
 
-    def _regression(self, allowed: float, now: Claims, last: Certificate) -> Rule:
+    def _regression(self, allowed: float, now: Document, last: Document | None) -> Rule:
         """The rate, or 1 - factor, against the certificate that was accepted last."""
+        if last is None:  # to take a file away must not take the rule away
+            wanted = "the accepted certificate, as index.json names it"
+            return Rule("allowed_regression", False, wanted, "missing or damaged")
         if self._keys and not any(_signed(last, pem) for keyid, pem in self._keys if keyid not in self._revoked):
             wanted = "an accepted certificate with a trusted signature"
             return Rule("allowed_regression", False, wanted, "none to compare with")
-        return regression(allowed, now, last.claims)
+        return regression(allowed, _claims(now), _claims(last))
 
-    def _signature(self, certificate: Certificate, system: System | GatedNetwork) -> Rule:
+    def _signature(self, certificate: Document, subject: Subject) -> Rule:
         wanted = "signed by a trusted key"
         if not certificate.signed:
             return Rule("signature", False, wanted, "unsigned")
         for keyid, pem in self._keys:
-            if keyid not in self._revoked and verify_certificate(certificate, system, key=pem).valid:
+            if keyid not in self._revoked and subject.holds(certificate, pem):
                 return Rule("signature", True, wanted, f"signed by {keyid[:16]}")
         signed = ", ".join(keyid[:16] for keyid in certificate.keyids)
         fate = "revoked" if set(certificate.keyids) <= self._revoked else "not trusted"
@@ -211,9 +233,28 @@ def _key(path: Path) -> tuple[str, bytes]:
     return key_id(pem), pem
 
 
-def _said(certificate: Certificate) -> str:
+class _Paced(Protocol):
+    """What a certificate says about speed."""
+
+    @property
+    def rate(self) -> float | None: ...
+    @property
+    def factor(self) -> float | None: ...
+
+
+def _claims(certificate: Document) -> Any:
+    """The numbers, as they are stated."""
+    return certificate.statement.predicate.claims
+
+
+def _place(model: str, part: str) -> str:
+    """What the index calls it; no name of a model has a slash."""
+    return f"{model}/{part}" if part else model
+
+
+def _said(certificate: Document) -> str:
     """The verdict, with the rate or factor."""
-    claims = certificate.statement.predicate.claims
+    claims = _claims(certificate)
     if claims.rate is not None:
         return f"contracting, rate {claimed(claims.rate, up=False)}"
     if claims.factor is not None:
@@ -221,20 +262,26 @@ def _said(certificate: Certificate) -> str:
     return certificate.verdict.replace("_", " ")
 
 
-def _undecided(reason: str | None, detail: str) -> Rule:
-    return Rule("contracting", False, "contracting", f"undecided ({reason}): {detail}")
+def _undecided(found: Undecided, part: str) -> Rule:
+    return Rule("contracting", False, "contracting", f"undecided ({found.reason}): {found.detail}", part)
 
 
-def _numbers(model: ModelPolicy, system: System | GatedNetwork, claims: Claims) -> list[Rule]:
+def _promised(model: ModelPolicy, subject: Subject, certificate: Document) -> bool:
+    """Whether a certificate claims all the numbers that are demanded."""
+    return all(rule.held for rule in _numbers(model, subject, _claims(certificate)))
+
+
+def _numbers(model: ModelPolicy, subject: Subject, claims: Any) -> list[Rule]:
     """The rules about what is claimed. A number that is not claimed keeps no promise."""
     rules = [
         _least("rate_at_least", model.rate_at_least, claims.rate),
         _most("factor_at_most", model.factor_at_most, claims.factor),
-        _least("weight_radius_at_least", model.weight_radius_at_least, claims.weight_radius),
+        # no certificate of an assembly claims a radius
+        _least("weight_radius_at_least", model.weight_radius_at_least, getattr(claims, "weight_radius", None)),
     ]
     if model.step_margin_at_least is not None:
         largest = None if claims.largest_step is None else claims.largest_step.step
-        run = model.step_used if model.step_used is not None else system.step if isinstance(system, System) else None
+        run = model.step_used if model.step_used is not None else subject.step
         margin = None if largest is None or run is None else float(Fraction(largest) / Fraction(run))
         rules.append(_least("step_margin_at_least", model.step_margin_at_least, margin))
     return [rule for rule in rules if rule is not None]
@@ -254,7 +301,7 @@ def _most(name: str, wanted: float | None, found: float | None) -> Rule | None:
     return Rule(name, found is not None and found <= wanted, f"at most {wanted:g}", said)
 
 
-def regression(allowed: float, now: Claims, last: Claims) -> Rule:
+def regression(allowed: float, now: _Paced, last: _Paced) -> Rule:
     """Whether no more was lost than is allowed; compared exactly.
 
     Args:
@@ -271,13 +318,13 @@ def regression(allowed: float, now: Claims, last: Claims) -> Rule:
     return Rule("allowed_regression", pace >= least, wanted, f"{float(pace):.6g}")
 
 
-def _pace(claims: Claims) -> Fraction | None:
+def _pace(claims: _Paced) -> Fraction | None:
     if claims.rate is not None:
         return Fraction(claims.rate)
     return None if claims.factor is None else 1 - Fraction(claims.factor)
 
 
-def _signed(certificate: Certificate, pem: bytes) -> bool:
+def _signed(certificate: Document, pem: bytes) -> bool:
     try:
         certificate.envelope.authenticate(pem)
     except InputError:

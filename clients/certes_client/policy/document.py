@@ -16,6 +16,10 @@ Paths are relative to the file, and never lead out of its folder:
     step = 0.05
     rate_at_least = 0.1
     allowed_regression = 0.01                 # against the certificate that was accepted last
+
+    [models.brain]
+    assembly = "models/brain.yaml"            # a network of networks, or the folder that a training has written
+    rate_at_least = 0.1
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ NAME = "certes.toml"
 _LARGEST = 2**20
 #: Entries of a model that describe its network: those of :class:`certes.spec.SystemSpec`.
 SYSTEM = ("form", "tensors", "activation", "slope", "step", "tau", "discrete", "input_tensor", "bias_tensor", "inputs")
+#: Entries that say nothing of an assembly: its description says what it is, and its certificate claims no radius.
+_SINGLE = ("file", "system", *SYSTEM, "condition", "rate", "weight_radius_at_least")
 
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -55,11 +61,12 @@ class Trust(_Strict):
 
 
 class ModelPolicy(_Strict):
-    """One network, and what must hold of it.
+    """One network or assembly, and what must hold of it.
 
     Attributes:
-        file: its weights, as a path beside the policy.
+        file: the weights of a network, as a path beside the policy; None: an assembly.
         system: what network they are.
+        assembly: the description of an assembly, or a folder that a training has written, likewise.
         condition: the theorem to use, or ``auto``.
         seconds: time limit of the search; None: no limit.
         rate: what is asked for: ``best``, or a number. None: ``best``, unless a weight radius is demanded with a rate
@@ -72,8 +79,9 @@ class ModelPolicy(_Strict):
         allowed_regression: part of the rate (or of 1 - factor) that may be lost against the certificate accepted last.
     """
 
-    file: Text
-    system: SystemSpec
+    file: Text | None = None
+    system: SystemSpec | None = None
+    assembly: Text | None = None
     condition: Text = "auto"
     seconds: Positive | None = None
     rate: Positive | Literal["best"] | None = None
@@ -83,6 +91,11 @@ class ModelPolicy(_Strict):
     step_margin_at_least: Positive | None = None
     step_used: Positive | None = None
     allowed_regression: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @property
+    def source(self) -> str:
+        """The file that it is about, as the policy names it."""
+        return self.assembly or self.file or ""
 
     @property
     def asked(self) -> float | Literal["best"]:
@@ -151,8 +164,18 @@ def _with_systems(given: dict[str, Any], name: str) -> dict[str, Any]:
             found[model] = entries
             continue
         place = f"models.{model}"
+        if "assembly" in entries:
+            if alone := [key for key in _SINGLE if key in entries]:
+                expected = "nothing of the kind beside assembly, which has a description of its own"
+                raise InputError(f"{name}: {place}.{alone[0]}", "an entry for one network", expected, "conflict")
+            found[model] = entries
+            continue
+        if "file" not in entries:
+            expected = "file (weights) or assembly (a description, or a folder that a training has written)"
+            raise InputError(f"{name}: {place}.file", "nothing", expected, "missing-value")
         if "form" not in entries:
-            raise InputError(f"{name}: {place}.form", "nothing", "rate, hopfield, lure, torch-rnn, gru or lstm", "missing-value")
+            expected = "rate, hopfield, lure, torch-rnn, gru or lstm"
+            raise InputError(f"{name}: {place}.form", "nothing", expected, "missing-value")
         try:
             system = SystemSpec.parse({key: entries[key] for key in SYSTEM if key in entries}, place)
         except InputError as error:

@@ -13,6 +13,8 @@ from certes.guess import Guess, guess
 from certes.weights import read_weights
 from certes.words import printable
 
+from certes_client.policy.descriptions import descriptions
+
 #: Folders that hold no weights of the repository's own.
 _SKIPPED = frozenset({"node_modules", "__pycache__", "venv", "env", "build", "dist", "site-packages"})
 _SUFFIXES = (".safetensors",)
@@ -20,11 +22,16 @@ _MOST = 1000
 
 
 def weight_files(folder: Path) -> Iterator[Path]:
-    """The weight files below a folder, sorted; hidden folders and those of tools are left out, links not followed."""
+    """The weight files below a folder, as :func:`files`."""
+    return (path for path in files(folder, _SUFFIXES) if not path.name.endswith(".proof.safetensors"))
+
+
+def files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """The files below a folder, sorted; hidden folders and those of tools are left out, links not followed."""
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED)
         for name in sorted(files):
-            if name.endswith(_SUFFIXES) and not name.endswith(".proof.safetensors"):
+            if name.endswith(suffixes):
                 yield Path(where) / name
 
 
@@ -32,10 +39,17 @@ def first_policy(folder: Path) -> tuple[str, list[str], list[str]]:
     """The text of a policy for a folder.
 
     Returns:
-        The text, the names of its models, and a line for each file that no model was made of.
+        The text, the names of its models, and a line for each file that no model was made of. What belongs to an
+        assembly is no model of its own.
     """
     parts, names, left = [_HEAD], list[str](), list[str]()
-    for path in list(weight_files(folder))[:_MOST]:
+    assemblies, theirs, broken = descriptions(folder, files(folder, (".yaml", ".yml", ".json")))
+    for path in assemblies:
+        name = _name(path.parent.name if path.stem == "assembly" else path.stem, names)
+        names.append(name)
+        parts.append(_assembly(name, path.relative_to(folder).as_posix()))
+    left += [f"{path.relative_to(folder).as_posix()}: {error}" for path, error in broken]
+    for path in [path for path in weight_files(folder) if path.resolve() not in theirs][:_MOST]:
         file = path.relative_to(folder).as_posix()
         try:
             found = guess(read_weights(path))
@@ -59,6 +73,14 @@ certificates = ".certes"
 # [trust]
 # keys = ["keys/release.pub.pem"]   # a certificate counts only if one of these has signed it
 """
+_DEMANDS = """\
+# rate_at_least = 0.1 (a map: factor_at_most = 0.99)
+allowed_regression = 0.01"""
+
+
+def _assembly(name: str, file: str) -> str:
+    lines = [f"[models.{_key(name)}]", f"assembly = {_value(file)}   # it can be read as the description of one"]
+    return "\n".join([*lines, _DEMANDS, ""])
 
 
 def _model(name: str, file: str, found: Guess) -> str:
@@ -70,8 +92,7 @@ def _model(name: str, file: str, found: Guess) -> str:
         lines.append(f"{key} = {_value(value)}{note}")
     if "step" not in found.spec and found.spec["form"] in ("rate", "hopfield"):
         lines.append(f"# step = 0.1   # {found.reasons.get('step', 'without one, time is continuous')}")
-    lines += ["# rate_at_least = 0.1 (a map: factor_at_most = 0.99)", "allowed_regression = 0.01", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, _DEMANDS, ""])
 
 
 def _name(stem: str, taken: list[str]) -> str:

@@ -60,19 +60,25 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         "file": outcome.file,
         "state": outcome.state,
         "detail": outcome.detail,
-        "rules": [vars(rule) for rule in outcome.rules],
+        "rules": [_rule(rule) for rule in outcome.rules],
         "verdict": None if certificate is None else certificate.verdict,
         "certificate": None if certificate is None else certificate.digest,
+        "certificates": {part: document.digest for part, document in outcome.certificates},
         "claims": claims,
         "cached": outcome.cached,
     }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    """As an object; the part only where there are several."""
+    return {key: value for key, value in vars(rule).items() if key != "part" or value}
 
 
 def junit(outcomes: Sequence[Outcome]) -> str:
     """As JUnit XML: a test suite per model, a test case per rule."""
     root = ET.Element("testsuites", name="certes")
     for outcome in outcomes:
-        cases: list[tuple[str, Rule | None]] = [(rule.name, rule) for rule in outcome.rules]
+        cases: list[tuple[str, Rule | None]] = [(rule.label, rule) for rule in outcome.rules]
         cases = cases or [("error", None)]
         suite = ET.SubElement(root, "testsuite", name=outcome.model, tests=str(len(cases)))
         broken = sum(rule is not None and not rule.held for _, rule in cases)
@@ -97,15 +103,15 @@ def sarif(outcomes: Sequence[Outcome]) -> str:
     """As SARIF 2.1.0: a result per rule that is broken, in the weights' file."""
     results = []
     for outcome in outcomes:
-        problems = [(rule.name, f"{outcome.model}: {rule.sentence()}") for rule in outcome.broken]
+        problems = [(rule.name, rule.label, f"{outcome.model}: {rule.sentence()}") for rule in outcome.broken]
         if outcome.state == "error":
-            problems = [("error", f"{outcome.model}: {outcome.detail}")]
-        for rule, text in problems:
+            problems = [("error", "error", f"{outcome.model}: {outcome.detail}")]
+        for rule, label, text in problems:
             place = {"physicalLocation": {"artifactLocation": {"uri": outcome.file.replace("\\", "/")}}}
             level = "warning" if outcome.state == "undecided" else "error"
             results.append({
                 "ruleId": f"certes/{rule}", "level": level, "message": {"text": printable(text, 2000)},
-                "locations": [place], "partialFingerprints": {"certesModelRule/v1": f"{outcome.model}/{rule}"},
+                "locations": [place], "partialFingerprints": {"certesModelRule/v1": f"{outcome.model}/{label}"},
             })  # fmt: skip
     rules = [{"id": f"certes/{name}", "shortDescription": {"text": text}} for name, text in _HELP.items()]
     driver = {"name": "certes", "version": __version__, "rules": rules}

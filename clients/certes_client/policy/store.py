@@ -17,11 +17,15 @@ from typing import Any
 from certes import strictjson
 from certes._version import __version__
 from certes.cells import GatedNetwork
+from certes.certificate.assembly import ASSEMBLY_SUFFIX, AssemblyBundle
 from certes.certificate.document import CERTIFICATE_SUFFIX, Certificate
 from certes.errors import InputError
 from certes.systems import System
 
 from certes_client.policy.document import ModelPolicy
+
+#: What answers a question: the certificate of a network, or that of an assembly with all that it names.
+Document = Certificate | AssemblyBundle
 
 INDEX = "index.json"
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -42,15 +46,15 @@ class Store:
         index = _index(folder / INDEX)
         self.answers, self.accepted = _digests(index.get("answers")), _digests(index.get("accepted"))
 
-    def answer(self, question: str) -> Certificate | None:
+    def answer(self, question: str) -> Document | None:
         """The certificate that answered a question, if it is there."""
         return self._read(self.answers.get(question))
 
-    def last(self, model: str) -> Certificate | None:
+    def last(self, model: str) -> Document | None:
         """The certificate that was accepted last for a model, if it is there."""
         return self._read(self.accepted.get(model))
 
-    def keep(self, question: str, certificate: Certificate) -> None:
+    def keep(self, question: str, certificate: Document) -> None:
         """Keep an answer.
 
         Raises:
@@ -64,7 +68,7 @@ class Store:
             raise self._unwritable(error) from error
         self.write()
 
-    def accept(self, model: str, certificate: Certificate) -> None:
+    def accept(self, model: str, certificate: Document) -> None:
         """Note that a certificate was accepted; :meth:`write` keeps it."""
         self.accepted[model] = certificate.digest
 
@@ -88,12 +92,19 @@ class Store:
         given = f"{self.folder}: {error.strerror or error}"
         return InputError("certificates", given, "a folder that can be written", "unwritable")
 
-    def _read(self, digest: str | None) -> Certificate | None:
+    def _read(self, digest: str | None) -> Document | None:
         """None for what is missing or damaged: it is made anew."""
         if digest is None:
             return None
         try:
-            found = Certificate.read(self.folder / f"{digest}{CERTIFICATE_SUFFIX}")
+            path = self.folder / f"{digest}{ASSEMBLY_SUFFIX}"
+            of_assembly = path.is_file()
+            found: Document = (
+                AssemblyBundle.read(path)
+                if of_assembly
+                else Certificate.read(self.folder / f"{digest}{CERTIFICATE_SUFFIX}")
+            )
+            found.statement  # noqa: B018  (parsed: that of an assembly is not looked at when it is read)
         except InputError:
             return None
         return found if found.digest == digest else None
@@ -103,7 +114,7 @@ def question(model: ModelPolicy, system: System | GatedNetwork) -> str:
     """Digest of what is asked: the network, its weights, and how the answer is looked for."""
     content: dict[str, Any] = {
         "certes": __version__,
-        "system": model.system.model_dump(mode="json"),
+        "system": None if model.system is None else model.system.model_dump(mode="json"),
         "weights": [[entry.name, entry.sha256] for role in sorted(system.tensors)
                     for entry in system.tensors[role].subjects],
         "condition": model.condition,

@@ -283,6 +283,7 @@ class Board:
         """Let a job fail that no worker can end any more; whether it was alive."""
         with self.database.begin() as connection:
             values = {"state": "failed", "finished": self.database.now(connection), "error": json.dumps(error)}
+            values["checkpoint"] = None  # nobody goes on from it: its blob is garbage now, and not in a month
             alive = (jobs.c.id == job, jobs.c.state.in_(_ALIVE))
             return connection.execute(sa.update(jobs).where(*alive).values(values)).rowcount == 1
 

@@ -21,7 +21,7 @@ from certes_service.jobs.runner import attached
 from certes_service.jobs.works import Works
 from certes_service.questions.base import Question, Solved
 from certes_service.questions.signing import finished
-from certes_service.solving.pool import Stopped
+from certes_service.solving.pool import SolverKilled, Stopped
 from certes_service.solving.task import Task
 from certes_service.storage.errors import StorageError, sha256
 from certes_service.storage.store import Stored
@@ -225,6 +225,8 @@ class Desk:
             return self.pool.run(task, seconds=seconds, watch=lambda: "shutdown" if self.leaving.is_set() else None)
         except Stopped as stopped:
             raise problems.Busy("the service is about to end") from stopped
+        except SolverKilled as killed:
+            raise problems.Killed(str(killed)) from killed
 
     async def job(self, tenant: str, job: str) -> Job | None:
         """A job of the tenant."""

@@ -46,6 +46,7 @@ class Job:
         owner: the worker that took it last.
         attempt: how many workers took it.
         progress: ``phase``, ``fraction`` (or null) and ``message``; None before the first.
+        spent: seconds that attempts at it took so far; of trainings, which go on where an attempt left them.
         checkpoint: digest of the blob it would go on from.
         answer: what it came to; None before, and if it failed.
         error: members of the problem it ended in.
@@ -67,6 +68,7 @@ class Job:
     finished: float | None
     owner: str | None
     attempt: int
+    spent: float
     progress: dict[str, Any] | None
     checkpoint: str | None
     answer: dict[str, Any] | None

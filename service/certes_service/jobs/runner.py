@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -19,10 +20,10 @@ from certes_service import problems
 from certes_service.jobs.board import Board, Superseded
 from certes_service.jobs.durable import LetGo
 from certes_service.jobs.job import TRAIN, Job
-from certes_service.questions.base import Attachment, Finished, Solved
+from certes_service.questions.base import LEAST, Attachment, Finished, Solved
 from certes_service.questions.signing import finished
 from certes_service.settings import Settings
-from certes_service.solving.pool import Pool, Stopped
+from certes_service.solving.pool import Pool, SolverKilled, Stopped
 from certes_service.solving.task import Task
 from certes_service.storage.blobs import Blobs
 from certes_service.storage.errors import CorruptedError, StorageError
@@ -34,8 +35,10 @@ T = TypeVar("T")
 
 #: After so many workers a job is given up: it kills what works on it.
 MOST_ATTEMPTS = 20
-#: Seconds between two looks at the job's row while it is solved.
-_LOOK = 0.3
+#: So often a worker tries a job whose solver is ended from outside; the pauses in between grow by so many seconds.
+MOST_KILLS, _PAUSE = 3, 1.0
+#: Seconds between two looks at the job's row while it is solved, and two notes of how long a training took.
+_LOOK, _NOTE = 0.3, 5.0
 #: Seconds between two tries while the database is away.
 _AGAIN = 1.0
 #: How often the writing of blobs is tried before the job fails: a full disk seldom mends itself.
@@ -133,6 +136,9 @@ class Runner:
             rows = self._staged(job, made)
         except Stopped as stopped:
             return self._stopped(job, stopped.reason)
+        except SolverKilled as killed:
+            log.error("job %s: %s", job.id, killed)
+            return self._failed(job, _problem(503, problems.KILLED, f"{killed}. Tried {MOST_KILLS} times"))
         except InputError as error:
             return self._failed(job, problems.members(error))
         except StorageError as error:
@@ -160,11 +166,30 @@ class Runner:
         return "done"
 
     def _solved(self, job: Job) -> Solved:
+        """Solve; again, from the last checkpoint, if a solver was ended from outside: memory may be free by then."""
+        name = job.id
+        for tried in range(1, MOST_KILLS + 1):
+            try:
+                return self._once(job)
+            except SolverKilled as killed:
+                if tried == MOST_KILLS:
+                    raise
+                log.warning("job %s, try %d of %d: %s", job.id, tried, MOST_KILLS, killed)
+                if self._leaving.wait(_PAUSE * tried):
+                    raise Stopped("shutdown") from None
+                now = self._patiently(lambda: self._board.get(name))
+                if now is not None:
+                    job = replace(job, checkpoint=now.checkpoint, spent=now.spent)  # as the attempt that it is
+        raise AssertionError
+
+    def _once(self, job: Job) -> Solved:
         weights, resume, needed = self._patiently(lambda: self._material(job))
         limit = self._settings.train_seconds if job.queue == TRAIN else self._settings.solve_seconds
-        task = Task.of(job.kind, job.request, weights, job.name, needed, self._settings, resume, self._device)
-        watch, states = _Watch(self._board, job, self._leaving), _States(self._board, self._blobs, job)
-        began = time.monotonic()
+        task = Task.of(
+            job.kind, job.request, weights, job.name, needed, self._settings, resume, self._device, job.spent
+        )
+        spent, states = _Spent(self._board, job), _States(self._board, self._blobs, job)
+        watch, began = _Watch(self._board, job, self._leaving, spent), time.monotonic()
         try:
             solved = self._pool.run(
                 task,
@@ -175,6 +200,8 @@ class Runner:
             )
         except Superseded:  # a note found it out before the watch did
             raise Stopped(self._patiently(lambda: self._board.still(job)) or "superseded") from None
+        finally:
+            spent.note()
         self._observer.solved(job, solved, time.monotonic() - began)
         return solved
 
@@ -184,9 +211,9 @@ class Runner:
         return self._blob(job, job.weights), resume, attached(self._store, job.tenant, job.request.get("needs", ()))
 
     def _seconds(self, job: Job, limit: float) -> float:
-        """Seconds that the solver may take."""
+        """Seconds that the solver may take: what earlier attempts left of the limit."""
         left = self._patiently(lambda: self._board.left(job))
-        return limit if left is None else max(min(limit, left), 0.01)
+        return max(min(limit - job.spent, limit if left is None else left), LEAST)
 
     def _blob(self, job: Job, digest: str | None) -> bytes:
         data = None if digest is None else self._blobs.get(job.tenant, digest)
@@ -247,8 +274,8 @@ class Runner:
 class _Watch:
     """Asked all the time whether a solver has to stop; looks at the job's row now and then."""
 
-    def __init__(self, board: Board, job: Job, leaving: threading.Event) -> None:
-        self._board, self._job, self._leaving = board, job, leaving
+    def __init__(self, board: Board, job: Job, leaving: threading.Event, spent: _Spent) -> None:
+        self._board, self._job, self._leaving, self._spent = board, job, leaving, spent
         self._next = 0.0
 
     def __call__(self) -> str | None:
@@ -256,6 +283,7 @@ class _Watch:
             return "shutdown"
         if time.monotonic() < self._next:
             return None
+        self._spent.note(_NOTE)
         try:
             return self._board.still(self._job)
         except StorageError as error:
@@ -263,6 +291,34 @@ class _Watch:
             return None
         finally:
             self._next = time.monotonic() + _LOOK
+
+
+class _Spent:
+    """How long a training takes: what earlier attempts took, and this one.
+
+    Of other kinds nothing is noted: they begin anew, and need the time that they ask for.
+
+    Args:
+        board: the jobs.
+        job: as it was taken.
+    """
+
+    def __init__(self, board: Board, job: Job) -> None:
+        self._board, self._job = board, job
+        self._began = self._noted = time.monotonic()
+
+    def note(self, pause: float = 0.0) -> None:
+        """Write it to the job's row, if the last note is older than a pause; a note that fails is made good later."""
+        now = time.monotonic()
+        if self._job.queue != TRAIN or now - self._noted < pause:
+            return
+        self._noted = now
+        try:
+            self._board.note(self._job, spent=self._job.spent + now - self._began)
+        except StorageError as error:
+            log.warning("job %s: %s", self._job.id, error)
+        except Superseded:
+            pass  # whoever has it now counts from what was noted before
 
 
 class _States:

@@ -15,6 +15,7 @@ from certes_service.jobs.runner import Observer, Runner
 from certes_service.jobs.watchdog import Watchdog
 from certes_service.questions.base import Solved
 from certes_service.settings import Settings
+from certes_service.solving import scratch
 from certes_service.solving.pool import Pool
 from certes_service.storage.blobs import Blobs
 from certes_service.storage.database import Database
@@ -87,6 +88,7 @@ class Works:
         Raises:
             StorageError: the database cannot be used.
         """
+        scratch.sweep()
         # known as living before anything can be taken under this name
         self._heart = Heart(self.executors, self.name, self.queues, self.settings.beat_seconds)
         self.durable = Durable(

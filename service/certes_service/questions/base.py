@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from certes_service.settings import Settings
     from certes_service.storage.store import Document
 
+#: Seconds that an attempt gets whatever earlier ones took: enough to hand in what they came to.
+LEAST = 0.01
 #: Why a solver process was ended without an answer of its own.
 Spent = Literal["deadline", "memory"]
 
@@ -90,6 +92,7 @@ class Context:
         seconds: time limit; the process is killed a little after it.
         device: where training computes (``cpu``, ``cuda:0``).
         resume: the last checkpoint of an earlier attempt.
+        spent: seconds that earlier attempts took, of those that the question asks for.
         attachments: digest -> stored certificate, of those that the question needs and that there are.
         on_progress: told of progress, as ``{"phase", "fraction", "message"}``.
         on_checkpoint: given checkpoints.
@@ -100,6 +103,7 @@ class Context:
     device: str = "cpu"
     resume: bytes | None = None
     attachments: Mapping[str, Attachment] = field(default_factory=dict)
+    spent: float = 0.0
     on_progress: Callable[[dict[str, Any]], None] = lambda _: None
     on_checkpoint: Callable[[bytes], None] = lambda _: None
 
@@ -128,8 +132,8 @@ class Context:
         return self.attachments.get(digest)
 
     def limit(self, asked: float | None) -> float:
-        """Seconds that may be spent: what was asked for, within the limit."""
-        return self.seconds if asked is None else min(asked, self.seconds)
+        """Seconds that may be spent: what is left of those that were asked for, within the limit."""
+        return self.seconds if asked is None else min(max(asked - self.spent, LEAST), self.seconds)
 
 
 @dataclass(frozen=True)

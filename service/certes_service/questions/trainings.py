@@ -192,7 +192,7 @@ class TrainingQuestion(Plain):
             assembly = json.loads((made.folder / "assembly.json").read_text())
             curve = list(csv.DictReader((made.folder / "curve.csv").read_text().splitlines()))
         answer = _answer(made.report, curve, assembly)
-        # cut short by anything but the question's own limit: another time there may be more of it
+        # cut short by anything but the question's own limit, in one go: another time there may be more of it
         whole = made.report["ended"] != "deadline" or limit == self.options.seconds
         states = made.report["states"]
         return Solved(answer, bundle.documents, bundle.proofs, bundle.root, weights, True, states, lasting=whole)

@@ -101,6 +101,7 @@ class Solver:
                 task.device,
                 task.resume,
                 task.attachments,
+                task.spent,
                 *self._voice.begin(),
             )
             found = protocol.solved_message(kind.rebuild(task.parts, task.weights, task.name).solve(context))

@@ -24,6 +24,7 @@ from certes_service.solving.process import (
     Lost,
     Process,
     SolverCrashed,
+    SolverKilled,
     Stopped,
     checkpoint_of,
     progress_of,
@@ -31,7 +32,7 @@ from certes_service.solving.process import (
 from certes_service.solving.protocol import GarbledError, Message
 from certes_service.solving.task import Task
 
-__all__ = ["Pool", "SolverCrashed", "Stopped"]
+__all__ = ["Pool", "SolverCrashed", "SolverKilled", "Stopped"]
 
 log = logging.getLogger("certes.service")
 
@@ -99,12 +100,14 @@ class Pool:
             on_checkpoint: given checkpoints, in this thread.
 
         Returns:
-            The answer; undecided, with the reason ``deadline`` or ``memory``, if the process had to be ended.
+            The answer; undecided, with the reason ``deadline`` or ``memory``, if the process had to be ended here: it
+            was late, or over its own limit of memory.
 
         Raises:
             InputError: as the question does. MissingExtraError: likewise.
             Stopped: the watch gave a reason, or the pool was closed (``shutdown``).
-            SolverCrashed: a defect, which says nothing about the question.
+            SolverKilled: the process was ended from outside. SolverCrashed: a defect. Neither says anything about the
+            question.
         """
 
         def tell(message: Message) -> None:
@@ -133,7 +136,7 @@ class Pool:
                 if self._closed:
                     raise Stopped("shutdown") from None
                 return self._undecided(task, "memory" if spent.reason == "memory" else "deadline", seconds)
-            except SolverCrashed:
+            except (SolverCrashed, SolverKilled):
                 if self._closed:
                     raise Stopped("shutdown") from None
                 raise

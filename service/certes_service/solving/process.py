@@ -10,12 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from certes_service.solving import scratch
 from certes_service.solving.protocol import Decoder, GarbledError, Message
 
 #: What a solver may know of its surroundings. Never: keys, addresses of databases, anything of CERTES_*.
@@ -41,6 +41,10 @@ _LAST = 1.0
 #: Memory beyond the limit that a process may use: what is loaded before the first task, CUDA's own.
 _LOADED = 2**30
 _CHUNK, _PIPE, _TAIL = 2**20, 2**20, 4096
+#: Signals by which a process ends for a fault of its own; any other one came from outside.
+_FAULTS = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
+)
 #: What libraries say when memory is at an end and they give up.
 _FULL = ("MemoryError", "bad_alloc", "Memory allocation", "Cannot allocate memory", "out of memory")
 
@@ -59,6 +63,22 @@ class Stopped(Exception):
 
 class SolverCrashed(Exception):
     """A defect: a solver process ended in the middle of a task, or failed in a way that no question should."""
+
+
+class SolverKilled(Exception):
+    """A solver process was ended from outside, by the system or by somebody: that says nothing about the question.
+
+    Args:
+        number: of the signal.
+        used: bytes of memory that were in use when it was last looked at.
+    """
+
+    def __init__(self, number: int, used: int) -> None:
+        name = signal.Signals(number).name if number in set(signal.Signals) else "no name"
+        said = f"the solver was ended by signal {number} ({name}), which this service did not send"
+        why = ". The system sends it when the memory of the machine is at an end" if number == signal.SIGKILL else ""
+        super().__init__(f"{said}; it used {used} bytes of memory{why}")
+        self.number, self.used = number, used
 
 
 class Lost(Exception):
@@ -85,14 +105,6 @@ def environment() -> dict[str, str]:
     return found | _FIXED
 
 
-def _scratch() -> str | None:
-    """A folder for the files of a training; None: there is no room, which is no matter to any other question."""
-    try:
-        return tempfile.mkdtemp(prefix="certes-solver-")
-    except OSError:
-        return None
-
-
 class Process:
     """A process that takes tasks, one at a time. Start it in a thread that lives as long as it: it dies with that.
 
@@ -105,7 +117,7 @@ class Process:
     """
 
     def __init__(self, memory: int, kinds: str) -> None:
-        self._scratch = _scratch()
+        self._scratch = scratch.make()
         command = [sys.executable, "-P", "-m", "certes_service.solving.child"]
         command += ["--kinds", kinds, "--parent", str(os.getpid()), "--memory", str(memory)]
         pipe, env = subprocess.PIPE, environment()
@@ -127,7 +139,7 @@ class Process:
                 fcntl.fcntl(self._stdin, fcntl.F_SETPIPE_SZ, _PIPE)
         self.pid = self._popen.pid
         self.tasks = self.fresh = 0
-        self._memory = memory
+        self._memory, self._used = memory, 0
         self._decoder = Decoder(2 * memory + _LOADED)
         self._said = b""
         self._lock = threading.Lock()
@@ -198,7 +210,7 @@ class Process:
 
         Raises:
             Stopped: the watch gave a reason. Exhausted: time or memory is used up. Lost: it was dead before it began.
-            SolverCrashed: it died, or wrote what is no message.
+            SolverKilled: it was ended from outside. SolverCrashed: it died, or wrote what is no message.
         """
         self.tasks += 1
         until, started, look = time.monotonic() + _START, False, 0.0
@@ -232,7 +244,8 @@ class Process:
                     if not started:
                         raise SolverCrashed(f"no start in {_START:.0f} s: {self._tail()}")
                     raise Exhausted("deadline")
-                if self.memory > self._memory + _LOADED:
+                self._used = self.memory or self._used
+                if self._used > self._memory + _LOADED:
                     raise Exhausted("memory")
 
     def _dead(self, *, started: bool) -> Exception:
@@ -245,8 +258,9 @@ class Process:
         status = self.end()
         if not started and ended_itself:
             return Lost(f"status {status}: {self._tail()}")
-        killed = ended_itself and status == -signal.SIGKILL  # by the system: it was out of memory
-        if killed or any(word in self._tail() for word in _FULL):
+        if ended_itself and status < 0 and -status not in _FAULTS:
+            return SolverKilled(-status, self._used)
+        if any(word in self._tail() for word in _FULL):
             return Exhausted("memory")
         return SolverCrashed(f"a solver process ended with status {status}: {self._tail()}")
 

@@ -26,6 +26,7 @@ class Task:
         attachments: digest -> stored certificate.
         resume: checkpoint to go on from.
         device: where training computes.
+        spent: seconds that earlier attempts took.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Task:
     attachments: Mapping[str, Attachment] = field(default_factory=dict, repr=False)
     resume: bytes | None = field(default=None, repr=False)
     device: str = "cpu"
+    spent: float = 0.0
 
     @classmethod
     def of(
@@ -48,9 +50,10 @@ class Task:
         settings: Settings,
         resume: bytes | None = None,
         device: str = "cpu",
+        spent: float = 0.0,
     ) -> Self:
         """From what is kept of a job: ``request`` has the question's ``parts``."""
-        return cls(kind, request["parts"], weights, name, Limits.of(settings), dict(attached), resume, device)
+        return cls(kind, request["parts"], weights, name, Limits.of(settings), dict(attached), resume, device, spent)
 
     @classmethod
     def asking(cls, question: Question, settings: Settings, attached: Mapping[str, Attachment] | None = None) -> Self:
@@ -83,6 +86,7 @@ class Task:
             "limits": asdict(self.limits),
             "attachments": list(self.attachments),
             "device": self.device,
+            "spent": self.spent,
             "seconds": seconds,
         }
         return Message(header, blobs)
@@ -105,5 +109,6 @@ class Task:
             attachments,
             blobs.get("resume"),
             header["device"],
+            float(header["spent"]),
         )
         return task, float(header["seconds"])

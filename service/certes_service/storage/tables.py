@@ -87,7 +87,7 @@ answers = sa.Table(
 )
 
 #: One question that is being answered, or was. ``owner`` and ``attempt`` fence its writers: only the worker that took
-#: it last may write to it. ``weights`` and ``checkpoint`` name blobs.
+#: it last may write to it. ``weights`` and ``checkpoint`` name blobs. ``spent``: seconds of all attempts at a training.
 jobs = sa.Table(
     "jobs",
     metadata,
@@ -108,6 +108,7 @@ jobs = sa.Table(
     sa.Column("owner", sa.String(200), nullable=True),
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
     sa.Column("dispatched", sa.Boolean, nullable=False, default=False),
+    sa.Column("spent", _TIME, nullable=False, default=0.0, server_default=sa.text("0")),
     _text("progress", null=True),
     sa.Column("checkpoint", _DIGEST, nullable=True),
     _text("answer", null=True),

@@ -30,7 +30,7 @@ from certes.certificate.envelope import Envelope, read_key
 from certes.certificate.statement import Statement
 from certes.dtypes import encoded
 from certes.errors import InputError
-from certes.proofs import Claims, LureProof
+from certes.proofs import Claims, LureProof, Verdict
 from certes.systems import System
 from certes.weights import pack, to_bytes
 
@@ -77,9 +77,24 @@ class AssemblyBundle:
         return AssemblyStatement.from_bytes(self.envelope.payload)
 
     @property
+    def digest(self) -> str:
+        """Of the certificate of the whole: as :attr:`certes.certificate.document.Certificate.digest`."""
+        return self.root
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is stated of the whole."""
+        return self.statement.predicate.verdict
+
+    @property
     def signed(self) -> bool:
         """Whether the certificate of the whole has a signature (not: whether it is valid)."""
         return bool(self.envelope.signatures)
+
+    @property
+    def keyids(self) -> tuple[str, ...]:
+        """Ids of the keys that claim to have signed the certificate of the whole."""
+        return tuple(keyid for keyid, _ in self.envelope.signatures)
 
     def sign(self, private_key: bytes | str | os.PathLike[str], *, every: bool = False) -> AssemblyBundle:
         """The same with a signature by an Ed25519 key (PEM bytes, or the path of a PEM file).

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 
@@ -94,6 +93,8 @@ def best_norm(equations: Equations, metric: Array, start: Array) -> tuple[float,
 
 def _improved(function: Any, start: Array) -> tuple[float, Array]:
     """The best scale of the start, then L-BFGS."""
+    from scipy.optimize import minimize  # not needed to read what a composition is
+
     logs = [np.log(start) + math.log(scale) for scale in _SCALES]
     first = min(logs, key=lambda x: function(x)[0])
     found: Any = minimize(function, first, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS, "maxcor": 10})

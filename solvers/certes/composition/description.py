@@ -6,6 +6,7 @@
     modules:
       v1: {form: rate, tensors: {W: v1.W}, activation: tanh}       # a network: the entries of a SystemSpec
       v2: {certificate: v2.certificate.json, weights: v2.safetensors}   # verified first; its network is used
+      v3: {form: rate, tensors: {W: v3.W}, activation: tanh, metric: [1.0, 2.5]}   # where a proof is looked for first
       pfc: {assembly: pfc.yaml}                                    # another description
       hub: {modules: {...}, couplings: [...]}                      # one inline, to any depth
     couplings:
@@ -15,12 +16,14 @@
     topology: {kind: ring, seed: 0, scale: 0.5}         # drawn at random, for experiments, added to the couplings
 
 Paths are relative to the file that names them and stay inside its folder. Nothing but safetensors, certificates and
-descriptions is read.
+descriptions is read. A ``metric`` (its diagonal, or its rows) is a hint and never trusted: what is proven in it is
+verified as anything else, and where nothing comes of the hints, metrics are searched as if there were none.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +43,8 @@ from certes.composition.sources import Folder, Sources, bytes_of, moved
 from certes.errors import InputError, TooLargeError
 from certes.spec import SystemSpec, TensorName, input_error
 from certes.systems import System, Tensor, UnsupportedCell, tensor
+
+Array = NDArray[np.float64]
 
 #: Modules (networks and assemblies, each as often as it is used) and couplings of one description.
 MAX_MODULES, MAX_COUPLINGS = 10_000, 200_000
@@ -137,17 +142,25 @@ class Described:
         mode: the proofs that it asks for.
         known: interfaces that were found on the way (for feedback), by the identity of their networks.
         proved: paths of those networks.
+        metrics: path of a network -> a metric in which it is said to contract, shape (n, n): a hint.
     """
 
     assembly: Assembly
     mode: Mode
     known: Mapping[str, Offered] = field(default_factory=dict, repr=False)
     proved: tuple[str, ...] = ()
+    metrics: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
-    def compose(self, *, mode: Mode | None = None, **options: Any) -> Composition:
-        """:func:`certes.compose` of it; no network is proven twice."""
+    def compose(self, *, mode: Mode | None = None, seconds: float | None = None, **options: Any) -> Composition:
+        """:func:`certes.compose` of it; no network is proven twice. Hints that lead nowhere are dropped."""
         known = Composition("undecided", self.assembly, known=self.known) if self.known else None
-        found = compose(self.assembly, mode=mode or self.mode, known=known, **options)
+        asked, begun = {**options, "mode": mode or self.mode, "known": known}, time.monotonic()
+        found = None
+        if self.metrics:
+            found = compose(self.assembly, metrics=self.metrics, seconds=seconds, **{**asked, "refute": False})
+        if found is None or (found.verdict == "undecided" and found.reason not in ("deadline", "cancelled")):
+            left = None if seconds is None else max(seconds - (time.monotonic() - begun), 0.01)
+            found = compose(self.assembly, seconds=left, **asked)
         return replace(found, proved=tuple(dict.fromkeys((*self.proved, *found.proved))))
 
 
@@ -190,7 +203,7 @@ def describe(
     builder = _Builder(options, check)
     spec = AssemblySpec.parse(given, where)
     assembly = builder.assembly(spec, sources, where, ())
-    return Described(assembly, spec.mode, builder.known, tuple(dict.fromkeys(builder.proved)))
+    return Described(assembly, spec.mode, builder.known, tuple(dict.fromkeys(builder.proved)), builder.metrics)
 
 
 class _Builder:
@@ -201,6 +214,7 @@ class _Builder:
         self.check = check
         self.known: dict[str, Offered] = {}
         self.proved: list[str] = []
+        self.metrics: dict[str, Array] = {}
         self.modules = self.couplings = 0
 
     def assembly(self, spec: AssemblySpec, sources: Sources, where: str, path: tuple[str, ...]) -> Assembly:
@@ -243,10 +257,13 @@ class _Builder:
         if "form" not in given:
             expected = "form (a network), certificate, assembly (a file) or modules"
             raise InputError(where, "a module without any of these", expected, "missing-value")
-        return self._network(given, spec, sources, where)
+        return self._network(given, spec, sources, where, path)
 
-    def _network(self, given: Mapping[str, Any], spec: AssemblySpec, sources: Sources, where: str) -> System:
+    def _network(
+        self, given: Mapping[str, Any], spec: AssemblySpec, sources: Sources, where: str, path: tuple[str, ...]
+    ) -> System:
         entries = dict(given)
+        hint = entries.pop("metric", None)
         name = entries.pop("file", spec.file)
         if name is not None and not isinstance(name, str):
             raise InputError(f"{where}.file", f"a {type(name).__name__}", "text", "wrong-type")
@@ -258,6 +275,8 @@ class _Builder:
             raise moved(error, f"{where}.{error.field.removeprefix('spec.')}") from error
         if isinstance(found, GatedNetwork | UnsupportedCell):
             raise InputError(where, found.detail, "a network of one layer", "unsupported-cell")
+        if hint is not None:
+            self.metrics[SEPARATOR.join(path)] = _metric(hint, found.size, f"{where}.metric")
         return found
 
     def _metrics(
@@ -266,7 +285,10 @@ class _Builder:
         """The interfaces of some modules, for feedback."""
         wanted = {name: module for name, module in modules.items() if name in names}
         before = Composition("undecided", Assembly(wanted), known=self.known)
-        found = compose(Assembly(wanted), mode="interface", refute=False, known=before, **self.options)
+        prefix = "".join(name + SEPARATOR for name in path)
+        hints = {name[len(prefix) :]: hint for name, hint in self.metrics.items() if name.startswith(prefix)}
+        asked = {"mode": "interface", "refute": False, "known": before, **self.options}
+        found = compose(Assembly(wanted), metrics=hints, **asked)
         self.known.update(found.known)
         self.proved += [SEPARATOR.join((*path, inner)) for inner in found.proved]
         if found.root is None:
@@ -386,6 +408,31 @@ def _given_or(given: Tensor | None, made: NDArray[Any], name: str) -> Tensor:
     if given is not None and isinstance(given.value, np.ndarray) and np.array_equal(given.value, made):
         return given
     return tensor(name, made)
+
+
+def _metric(given: Any, size: int, where: str) -> Array:
+    """A hint as a matrix: from its diagonal, or from its rows.
+
+    Raises:
+        InputError: it is none of so many states. Whether anything is proven in it is another matter.
+    """
+    expected = f"{size} numbers, or {size} rows of them"
+    try:
+        found = np.array(given, dtype=np.float64) if isinstance(given, list | tuple) else np.zeros(())
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(where, "something else", expected, "wrong-type") from None
+    if found.shape not in ((size,), (size, size)) or _texts(given):
+        raise InputError(where, f"shape {found.shape}", expected, "wrong-shape")
+    if not np.isfinite(found).all():
+        raise InputError(where, "a number that is not finite", expected, "not-finite")
+    return np.diag(found) if found.ndim == 1 else found
+
+
+def _texts(given: Any) -> bool:
+    """Whether there is anything but numbers in it: numpy reads texts and truth values as numbers."""
+    if isinstance(given, list | tuple):
+        return any(map(_texts, given))
+    return isinstance(given, bool) or not isinstance(given, int | float)
 
 
 def with_step(described: Described, step: float | None) -> Described:

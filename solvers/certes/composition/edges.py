@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from certes.assemblies import Assembly, Coupling
 from certes.systems import System
@@ -114,6 +113,8 @@ def _inside(coupling: Coupling, system: System, whitening: Whitening, head: int,
     start = np.log(np.maximum(np.diagonal(inner), 1e-12 * max(float(np.diagonal(inner).max()), 1e-300)))
     best = start
     if len(start) <= 16:  # numerical gradients: small modules only
+        from scipy.optimize import minimize  # not needed to read what a composition is
+
         improved: Any = minimize(norm, start, method="L-BFGS-B", options={"maxiter": 20})
         best = improved.x if math.isfinite(float(improved.fun)) and improved.fun < norm(start) else start
     return Edge(head, tail, None, norm(best) * (1.0 + 1e-9), multipliers(best))

@@ -22,7 +22,6 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh, spsolve
 
@@ -171,6 +170,7 @@ class Scales:
 
     def best(self, *, exact: bool) -> tuple[float, Array]:
         """The best rate found, and log s."""
+        from scipy.optimize import minimize  # not needed to read what a composition is
 
         def function(x: Array) -> tuple[float, Array]:
             value, gradient = self.exact(x) if exact else self.sparse(x)[:2]

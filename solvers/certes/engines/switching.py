@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
-import scipy.optimize
 from numpy.typing import NDArray
 
 from certes.engines.slopes import Linearisation
@@ -229,6 +228,8 @@ class _Climb:
 
     def times(self, cycle: Cycle, least: float = 1e-6) -> _Evaluated | None:
         """Durations with the largest growth, slopes fixed; each at least a share ``least`` of the mean."""
+        from scipy.optimize import minimize  # most searches never come here
+
         unit = cycle.period / len(cycle.durations)
 
         def loss(times: Array) -> tuple[float, Array]:
@@ -240,9 +241,7 @@ class _Climb:
 
         start = cycle.durations / unit
         bounds = [(least, 10.0)] * len(start)
-        found = scipy.optimize.minimize(
-            loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 30}
-        )
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 30})
         return self.look(cycle.slopes, np.asarray(found.x if found.fun < 1e6 else start) * unit)
 
     def counts(self, at: _Evaluated) -> _Evaluated:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.signal import find_peaks
 
 from certes.engines.response import Response
 
@@ -49,6 +47,9 @@ def margin_curve(response: Response, q: Array, strength: float) -> tuple[Array, 
 
 def _refined(value: Callable[[float], float], grid: Array) -> tuple[Array, Array]:
     """A function on a grid, and at the local maxima that the grid shows; both ascending in the argument."""
+    from scipy.optimize import minimize_scalar
+    from scipy.signal import find_peaks  # brings all of scipy.stats with it
+
     values = np.array([value(float(x)) for x in grid])
     sharp = [
         float(minimize_scalar(lambda x: -value(x), bounds=(grid[k - 1], grid[k + 1]), method="bounded").x)

@@ -19,8 +19,6 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.signal import find_peaks
 
 Array = NDArray[np.float64]
 Points = NDArray[np.complex128]
@@ -118,6 +116,8 @@ def _separate(share: Array, wide: int) -> list[int]:
 
     Those that count once do so at the highest, or in the middle of equally high ones.
     """
+    from scipy.signal import find_peaks  # brings all of scipy.stats with it
+
     groups: list[list[int]] = []
     for peak in find_peaks(share, height=NEAR)[0].tolist():
         last = groups[-1][-1] if groups else -len(share)
@@ -183,6 +183,7 @@ class FieldOfValues:
 
     def _sharpest(self, conic: Conic, low: float, high: float) -> float:
         """The normal between two others at which the line comes closest to the conic's."""
+        from scipy.optimize import minimize_scalar
 
         def spare(normal: float) -> float:
             return -float(conic.slant(np.array(normal))) * self._touch(normal)[0]

@@ -114,7 +114,7 @@ def _safe(step: float | None) -> str:
     if step is None:
         return "none is certified: of the differential equation only"
     if step == 1.0:
-        return "the step that was trained, and every smaller one"
+        return "the step that was trained, and every smaller one; larger ones were not tried"
     return f"every Euler step up to {words.claimed(step, up=False)} times the one that was trained"
 
 

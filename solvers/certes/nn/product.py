@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from certes.composition.certificates import certified
-from certes.composition.compose import compose
 from certes.composition.description import read
 from certes.composition.outcome import Composition
 from certes.errors import CertesError, InputError, MissingExtraError
@@ -96,8 +96,8 @@ def write(
         _clear(folder)
         write_weights(folder / WEIGHTS, tensors(network))
         (folder / DESCRIPTION).write_text(json.dumps(description(network), indent=1) + "\n")
-        assembly = read(folder / DESCRIPTION).assembly
-        found = compose(assembly, mode="interface" if assembly.continuous else "whole", metrics=network.metrics())
+        described = read(folder / DESCRIPTION)  # with its metrics: whoever composes it anew proves what is proven here
+        found = described.compose(mode="interface" if described.assembly.continuous else "whole")
         if found.verdict != "contracting":
             raise NotCertified(found)
         bundle = certified(found)
@@ -134,24 +134,35 @@ def tensors(network: Assembly) -> dict[str, Any]:
 
 
 def description(network: Assembly) -> dict[str, Any]:
-    """The network as ``certes compose`` reads it."""
-    assembly = network.system()
+    """The network as ``certes compose`` reads it, with the metrics in which it contracts."""
+    assembly, metrics = network.system(), network.metrics()
     modules = {}
     for name, leaf in assembly.leaves():
         assert isinstance(leaf, HopfieldNetwork | RateNetwork)
         tau = [float(value) for value in np.asarray(leaf.tau)]
         modules[name] = {
-            "form": network.form, "tensors": {"W": f"{name}.W"}, "activation": network.activation, "tau": tau
+            "form": network.form, "tensors": {"W": f"{name}.W"}, "activation": network.activation, "tau": tau,
+            "metric": _plain(metrics[name]),
         }  # fmt: skip
     edges = [{"to": edge.to, "from": edge.source, "tensor": edge.name} for edge in assembly.couplings]
     found: dict[str, Any] = {"file": WEIGHTS, "modules": modules, "couplings": edges}
     return found if assembly.step is None else found | {"step": assembly.step, "mode": "whole"}
 
 
+def _plain(metric: NDArray[np.float64]) -> list[Any]:
+    """The diagonal of a metric that has nothing else, or its rows."""
+    diagonal = np.diag(metric)
+    return list((diagonal if np.array_equal(metric, np.diag(diagonal)) else metric).tolist())
+
+
 def facts(network: Assembly, found: Composition) -> dict[str, Any]:
-    """What is certified of the network, and how large it is; ``largest_step`` in units of the one that was trained."""
+    """What is certified of the network, and how large it is; ``largest_step`` in units of the one that was trained.
+
+    It says that every Euler step up to it contracts, and nothing of larger ones.
+    """
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     # A step h' < h averages the identity and the map at h, which contracts in the same metric: every smaller one does.
+    # Larger ones are not tried here: a search of them takes many times as long as the proof.
     step = (STEP, found.factor) if found.factor is not None else found.largest_step
     return {
         "guarantee": network.guarantee,
