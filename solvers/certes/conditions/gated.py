@@ -35,7 +35,7 @@ NAME, VERSION = "gated", 1
 #: What each iterated box is widened by, so that rounding does not spoil its invariance; when its shrinking ends.
 _WIDEN, _SETTLED = 1e-11, 1e-7
 #: Steps of narrowing that are tried, policy rounds, and the largest spread of r.
-_STEPS, _ROUNDS, _SPREAD = 500, 20, 2.0**400
+_STEPS, _ROUNDS, _SPREAD = 300, 20, 2.0**400
 #: The claim lies this far above what r gives.
 _SLACK = 1e-9
 #: Bisection steps for the largest box of inputs that would pass.

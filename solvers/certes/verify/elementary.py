@@ -119,12 +119,14 @@ def _logistic_at(argument: Array) -> Interval:
 
 
 def logistic(argument: Interval) -> Interval:
-    """sig of every number in an interval, inside [0, 1]."""
-    return Interval(_logistic_at(argument.lower).lower, _logistic_at(argument.upper).upper)
+    """sig of every number in intervals, shape (n,), inside [0, 1]."""
+    count = len(argument.lower)
+    both = _logistic_at(np.concatenate([argument.lower, argument.upper]))
+    return Interval(both.lower[:count], both.upper[count:])
 
 
 def tanh(argument: Interval) -> Interval:
-    """tanh of every number in an interval, inside [-1, 1]."""
+    """tanh of every number in intervals, shape (n,), inside [-1, 1]."""
     half = logistic(Interval(2.0 * argument.lower, 2.0 * argument.upper))  # doubling is exact, or infinite
     doubled = _outward(2.0 * half.lower - 1.0, 2.0 * half.upper - 1.0)
     return Interval(np.clip(doubled.lower, -1.0, 1.0), np.clip(doubled.upper, -1.0, 1.0))
