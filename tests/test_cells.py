@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import certes
 import numpy as np
 import pytest
-from certes.cells import GatedNetwork, GRUNetwork, LSTMNetwork
+from certes.cells import CELLS, GatedNetwork, GRUNetwork, LSTMNetwork
 from certes.certificate.document import Certificate
 from certes.certificate.envelope import Envelope
 from certes.certify import certify
@@ -104,11 +105,14 @@ def test_the_certificate_is_verified_offline(certified, tmp_path: Path) -> None:
     report = certes.verify(path, tmp_path / "calm.safetensors")
     assert report.valid, report.detail
     assert report.verdict == "contracting"
-    assert [check.name for check in report.checks][-4:] == ["shapes", "invariant", "entry", "rate"]
+    assert [check.name for check in report.checks][-5:] == ["shapes", "starts", "invariant", "entry", "rate"]
     assert certes.verify(path, weights).valid
     line = statement_line(certificate.statement)
     assert f": {kind}, inputs in [-1.0, 1.0], a map" in line
-    assert claim_lines(certificate.claims)[0][0] == "factor"
+    (factor, what), (states, which) = claim_lines(certificate.claims, certificate)
+    assert (factor, states) == ("factor", "states")
+    assert "states named below, under the same admissible inputs" in what
+    assert ("from any start with |h| <= 1 and |c| <= " if kind == "lstm" else "from any start with |h| <= 1,") in which
     assert certificate.statement.predicate.format == 3
     assert Certificate.read(path).statement.to_bytes() == certificate.payload
 
@@ -331,6 +335,98 @@ def test_modules_of_torch(kind: str) -> None:
     names = {"W": "weight_ih_l0", "U": "weight_hh_l0", "b": "bias_ih_l0", "c": "bias_hh_l0"}
     arrays = {role: getattr(module, name).detach().numpy() for role, name in names.items()}
     assert certes.verify(result.certificate, arrays).valid
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_single_cells_of_torch(kind: str, bias: bool) -> None:
+    """A GRUCell or LSTMCell, with or without biases, as a module and as the file of its state_dict."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(1)
+    module = getattr(torch.nn, kind.upper() + "Cell")(2, 3, bias=bias)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(0.3)
+    result = certify(module, inputs=(-1, 1))
+    assert result.verdict == "contracting", result.detail
+    assert result.certificate is not None
+    assert len(result.certificate.statement.predicate.system.tensors) == (4 if bias else 2)
+    file = read_weights(to_bytes({"a.cell." + name: value.numpy() for name, value in module.state_dict().items()}))
+    found = recognise(file)
+    assert (found.kind, found.spec) == (kind, {"form": kind, "tensors": {"U": "a.cell.weight_hh"}})
+    cell = SystemSpec.parse({"form": kind, "inputs": [-1, 1]}).system(file)
+    assert isinstance(cell, GatedNetwork)
+    again = certify(cell)
+    assert again.factor == result.factor
+    assert certes.verify(again.certificate, file).valid
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_named_layer_of_several_is_certified_alone(kind: str) -> None:
+    """Its own tensors and no others: those of layer 1, which run backwards."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(2)
+    module = getattr(torch.nn, kind.upper())(2, 3, num_layers=2, bidirectional=True)
+    file = read_weights(to_bytes({"rnn." + name: 0.2 * value.numpy() for name, value in module.state_dict().items()}))
+    given = {"form": kind, "tensors": {"U": "rnn.weight_hh_l1_reverse"}, "inputs": [-1, 1]}
+    cell = SystemSpec.parse(given).system(file)
+    assert isinstance(cell, GatedNetwork)
+    assert [subject.name for subject in cell.subjects] == [
+        f"rnn.{stem}_l1_reverse" for stem in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ]
+    assert (cell.size, cell.width) == (3, 6)
+    assert certify(cell).verdict == "contracting"
+
+
+def test_a_class_derived_from_a_module_of_torch_is_not_taken_for_it() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Other(torch.nn.GRU):  # type: ignore[misc, name-defined]
+        def forward(self, *given: Any) -> Any:
+            return [3.0 * entry for entry in super().forward(*given)]
+
+    with pytest.raises((InputError, TypeError)):
+        certify(Other(2, 3), inputs=(-1, 1))
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
+def test_short_weights_are_read_exactly(dtype: str) -> None:
+    """The certificate is about the stored bytes: the cell in float64 is the same, to the last bit."""
+    torch = pytest.importorskip("torch")
+    saving = pytest.importorskip("safetensors.torch")
+    torch.manual_seed(3)
+    module = torch.nn.GRU(2, 3).to({"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}[dtype])
+    file = read_weights(saving.save(module.state_dict()))
+    cell = SystemSpec.parse({"form": "gru"}).system(file)
+    assert isinstance(cell, GatedNetwork)
+    for role, name in (("W", "weight_ih_l0"), ("U", "weight_hh_l0"), ("b", "bias_ih_l0"), ("c", "bias_hh_l0")):
+        assert (cell.stacked(role) == getattr(module, name).detach().double().numpy()).all()
+    assert {subject.dtype for subject in cell.subjects} == {dtype}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_larger_box_never_certifies_a_smaller_factor(kind: str) -> None:
+    _, cell = calm(kind)
+    factors = [certify(cell, inputs=(-size, size)).factor for size in (0.0, 0.5, 1.0, 2.0)]
+    assert None not in factors
+    assert all(a <= b * (1 + 1e-6) for a, b in pairwise(factors)), factors  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_cell_is_certified_once_its_weights_are_scaled_to_nothing(kind: str) -> None:
+    weights, cell = bistable(kind)
+    assert certify(cell).verdict == "not_contracting"
+    small = {role: 1e-3 * value for role, value in weights.items()}
+    assert certify(CELLS[kind](*(small[role] for role in "WUbc"), inputs=(-1, 1))).verdict == "contracting"
+
+
+@pytest.mark.parametrize("box", [(0, 0), (-1e9, 1e9), (-1e308, 1e308), (-5, -4), (-0.0, 0.0)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_boxes_are_answered(kind: str, box: tuple[float, float]) -> None:
+    _, cell = calm(kind)
+    result = certify(cell, inputs=box)
+    assert result.verdict in ("contracting", "undecided")
+    assert result.certificate is None or certes.verify(result.certificate, cell.with_inputs(box)).valid  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

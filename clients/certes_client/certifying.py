@@ -159,7 +159,7 @@ def _summary(
 
 def proven_lines(result: Result) -> list[tuple[str, str]]:
     """What is claimed, and by which theorem."""
-    rows = words.claim_lines(result.claims) if result.claims is not None else []
+    rows = words.claim_lines(result.claims, result.certificate) if result.claims is not None else []
     condition = str(result.condition)
     rows.append(("proven by", f"{condition}: {words.CONDITIONS.get(condition, 'a theorem of its own')}"))
     further = result.detail.partition("; ")[2]

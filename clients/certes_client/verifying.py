@@ -66,7 +66,7 @@ def _summary(path: Path, report: Report, certificate: Certificate | None, key: P
     if report.valid and certificate is not None:
         target.print(output.headline("valid", words.proven_line(report.verdict, certificate.condition)))
         rows.append(("about", words.printable(words.statement_line(certificate.statement))))
-        rows += words.claim_lines(certificate.claims)
+        rows += words.claim_lines(certificate.claims, certificate)
         growth = certificate.statement.predicate.claims.growth
         if growth is not None:
             rows.append(("growth", words.growth_line(growth, certificate.condition)))

@@ -29,10 +29,11 @@ Cell = Literal["gru", "lstm"]
 
 #: Roles of the tensors of a cell and how many dimensions they have: input and recurrent weights, and both biases.
 ROLES: dict[str, int] = {"W": 2, "U": 2, "b": 1, "c": 1}
-#: Role -> the name that torch gives the tensor of a layer's only direction.
-TORCH_NAMES: dict[str, str] = {"W": "weight_ih_l0", "U": "weight_hh_l0", "b": "bias_ih_l0", "c": "bias_hh_l0"}
-#: ``torch.nn`` module mode -> cell.
-_MODES: dict[str, Cell] = {"GRU": "gru", "LSTM": "lstm"}
+#: Role -> how torch names the tensor: as it stands in a ``GRUCell``, followed by ``_l0`` in a ``GRU``.
+TORCH_STEMS: dict[str, str] = {"W": "weight_ih", "U": "weight_hh", "b": "bias_ih", "c": "bias_hh"}
+#: Class of ``torch.nn`` -> cell, and where these classes are defined.
+_MODULES: dict[str, Cell] = {"GRU": "gru", "GRUCell": "gru", "LSTM": "lstm", "LSTMCell": "lstm"}
+_TORCH = "torch.nn.modules.rnn"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, init=False)
@@ -205,12 +206,15 @@ def _side(given: Any, width: int, expected: str) -> Array:
 
 
 def is_module(model: object) -> bool:
-    """Whether this is a ``torch.nn.GRU`` or ``torch.nn.LSTM`` (told without importing torch)."""
-    return getattr(model, "mode", None) in _MODES and hasattr(model, "weight_hh_l0")
+    """Whether this is a GRU, LSTM, GRUCell or LSTMCell of ``torch.nn`` (told without importing torch).
+
+    A class derived from one of them is none: it may compute something else.
+    """
+    return type(model).__module__ == _TORCH and type(model).__name__ in _MODULES
 
 
 def from_module(model: Any, inputs: object = None) -> GatedNetwork:
-    """The cell that a ``torch.nn.GRU`` or ``torch.nn.LSTM`` of one layer is.
+    """The cell that a ``torch.nn.GRU`` or ``torch.nn.LSTM`` of one layer, or a ``GRUCell`` or ``LSTMCell``, is.
 
     Args:
         model: the module.
@@ -219,13 +223,15 @@ def from_module(model: Any, inputs: object = None) -> GatedNetwork:
     Raises:
         InputError: several layers, two directions, a projection, or a box that is none.
     """
-    layers, both = int(model.num_layers), bool(model.bidirectional)
+    name = type(model).__name__
+    layers, both = getattr(model, "num_layers", 1), getattr(model, "bidirectional", False)
     if layers != 1 or both or getattr(model, "proj_size", 0):
-        given = f"a torch.nn.{model.mode} with {layers} layers" + (", bidirectional" if both else "")
+        given = f"a torch.nn.{name} with {layers} layers" + (", bidirectional" if both else "")
         given += ", with a projection" if getattr(model, "proj_size", 0) else ""
         raise InputError("system", given, "one layer, one direction, no projection", "unsupported")
-    arrays = {role: getattr(model, name, None) for role, name in TORCH_NAMES.items()}
-    return CELLS[_MODES[model.mode]](*(arrays[role] for role in ROLES), inputs=inputs)
+    suffix = "" if name.endswith("Cell") else "_l0"
+    arrays = [getattr(model, stem + suffix, None) for stem in TORCH_STEMS.values()]
+    return CELLS[_MODULES[name]](*arrays, inputs=inputs)
 
 
 def box_of(cell: GatedNetwork) -> list[float | list[float]] | None:

@@ -7,13 +7,14 @@ square matrix, and only its owner knows the leak.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from certes.cells import CELLS
+from certes.cells import CELLS, TORCH_STEMS
 from certes.errors import InputError
 from certes.systems import UnsupportedCell
 from certes.weights import WeightFile
@@ -23,6 +24,8 @@ Kind = Literal["torch-rnn", "gru", "lstm", "stacked-rnn", "bidirectional-rnn", "
 _HH = "weight_hh_l0"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _GATES = {1: "torch-rnn", 3: "gru", 4: "lstm"}
+#: A recurrent tensor of torch: (prefix with its dot, what follows the name of every tensor of that layer).
+_RECURRENT = re.compile(r"((?:.*\.)?)weight_hh((?:_l\d+(?:_reverse)?)?)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def recognise(weights: WeightFile) -> Recognition:
             spec: dict[str, Any] | None = None
             if kind in ("stacked-rnn", "bidirectional-rnn"):
                 spec = {"form": "torch-rnn", "tensors": {"W": prefixes[0] + _HH}}
-            elif kind in CELLS and isinstance(gated_cell(weights, kind), str):
+            elif kind in CELLS and isinstance(gated_cell(weights, kind), dict):
                 spec = {"form": kind, "tensors": {"U": prefixes[0] + _HH}}
             return Recognition(kind, spec, cell.detail, candidates)
         if isinstance(cell, TorchCell):
@@ -81,6 +84,11 @@ def recognise(weights: WeightFile) -> Recognition:
     if len(prefixes) > 1:
         names = ", ".join(prefix + _HH for prefix in prefixes)
         return Recognition("torch-rnn", None, f"several torch recurrent layers: {names}; name one of them", candidates)
+    if len(cells := _gated_cells(weights)) == 1 and not prefixes:
+        rows, size = weights.tensors[cells[0]].shape
+        form: Any = _GATES[rows // size]
+        cell = _gated(form, f"a torch.nn.{form.upper()}Cell with {size} states")
+        return Recognition(form, {"form": form, "tensors": {"U": cells[0]}}, cell.detail, candidates)
     if candidates:
         spec = {"form": "rate", "tensors": {"W": candidates[0]}}
         detail = "square matrices; name the recurrent one, its activation and, for a network run step by step, its step"
@@ -123,41 +131,47 @@ def torch_cell(weights: WeightFile, name: str | None = None) -> TorchCell | Unsu
     return cell
 
 
-def gated_cell(weights: WeightFile, form: str, name: str | None = None) -> str | UnsupportedCell:
-    """The prefix of a GRU or LSTM of one layer and one direction in a file, as torch stores it.
+def gated_cell(weights: WeightFile, form: str, name: str | None = None) -> dict[str, str] | UnsupportedCell:
+    """The tensors of a GRU or LSTM of one layer and one direction in a file, as torch stores it.
 
     Args:
         weights: the file.
         form: ``gru`` or ``lstm``.
-        name: its recurrent tensor, needed only if there are several.
+        name: its recurrent tensor, needed if there are several (``rnn.weight_hh_l1_reverse``: that layer alone).
 
     Returns:
-        The prefix, with its dot; or what was recognised instead (several layers, two directions, a projection).
+        Role (``W``, ``U``, and ``b``, ``c`` where there are biases) -> tensor; or what was recognised instead (several
+        layers or directions and none is named, a projection).
 
     Raises:
         InputError: there is none, there are several and none is named, or it is another kind of layer.
     """
-    if name is not None and not name.endswith(_HH):
-        expected = f"a tensor named ...{_HH}, or the tensors W and U (and b, c) by name"
-        raise InputError("tensors.U", repr(name), expected, "unknown-tensor")
-    if name is not None:
+    if name is None:
+        prefixes = _prefixes(weights)
+        names = [prefix + _HH for prefix in prefixes] or _gated_cells(weights)
+        if len(names) != 1:
+            given = f"several: {', '.join(names)}" if names else f"no tensor named ...{_HH} or ...weight_hh"
+            raise InputError("tensors.U", given, "one torch layer, or its recurrent tensor by name", "unknown-tensor")
+        found = names[0]
+    else:
+        found = name
         weights.get(name, "tensors.U")
-    prefixes = _prefixes(weights) if name is None else [name.removesuffix(_HH)]
-    if len(prefixes) != 1:
-        named = ", ".join(prefix + _HH for prefix in prefixes)
-        given = f"several: {named}" if prefixes else f"no tensor named ...{_HH}"
-        raise InputError("tensors.U", given, "one torch layer, or its recurrent tensor by name", "unknown-tensor")
-    prefix = prefixes[0]
-    found, shape = _classify(weights, prefix), weights.tensors[prefix + _HH].shape
-    if not isinstance(found, UnsupportedCell) or found.cell != form:
-        what = "that of a torch.nn.RNN" if isinstance(found, TorchCell) else f"one of shape {shape}"
-        raise InputError("tensors.U", what, f"the recurrent tensor of a torch.nn.{form.upper()}", "wrong-shape")
-    what = f"a torch.nn.{form.upper()}"
-    if prefix + "weight_hr_l0" in weights.tensors:
+    match = _RECURRENT.fullmatch(found)
+    if match is None:
+        expected = f"a tensor named ...{_HH} (or ...weight_hh of a cell), or the tensors W and U (and b, c) by name"
+        raise InputError("tensors.U", repr(name), expected, "unknown-tensor")
+    prefix, suffix = match.groups()
+    shape, what = weights.tensors[found].shape, f"a torch.nn.{form.upper()}"
+    if f"{prefix}weight_hr{suffix}" in weights.tensors:
         return UnsupportedCell(form, f"{what} with a projection, which has no theorem in this version")
-    if prefix + "weight_hh_l1" in weights.tensors or prefix + "weight_hh_l0_reverse" in weights.tensors:
-        return UnsupportedCell(form, f"{what} of several layers or directions; certify each layer by its tensors W, U, b, c")
-    return prefix
+    if len(shape) != 2 or shape[1] == 0 or _GATES.get(shape[0] / shape[1]) != form:
+        rnn = len(shape) == 2 and shape[0] == shape[1]
+        given = f"one of shape {shape}" + (", as a torch.nn.RNN has" if rnn else "")
+        raise InputError("tensors.U", given, f"the recurrent tensor of a torch.nn.{form.upper()}", "wrong-shape")
+    if name is None and (prefix + "weight_hh_l1" in weights.tensors or found + "_reverse" in weights.tensors):
+        return UnsupportedCell(form, f"{what} of several layers or directions; name one layer by its recurrent tensor")
+    names_of = {role: prefix + stem + suffix for role, stem in TORCH_STEMS.items()}
+    return {role: tensor for role, tensor in names_of.items() if tensor in weights.tensors or role in ("W", "U")}
 
 
 def drive(weights: WeightFile, cell: TorchCell) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
@@ -181,6 +195,17 @@ def drive(weights: WeightFile, cell: TorchCell) -> tuple[NDArray[np.float64] | N
 
 def _prefixes(weights: WeightFile) -> list[str]:
     return sorted(name.removesuffix(_HH) for name in weights.tensors if name == _HH or name.endswith("." + _HH))
+
+
+def _gated_cells(weights: WeightFile) -> list[str]:
+    """Recurrent tensors of ``torch.nn.GRUCell`` and ``LSTMCell``, with their input weights beside them."""
+    found = []
+    for entry in weights.tensors.values():
+        gates = entry.shape[0] / entry.shape[1] if len(entry.shape) == 2 and entry.shape[1] else 0
+        named = entry.name == "weight_hh" or entry.name.endswith(".weight_hh")
+        if named and _GATES.get(gates) in CELLS and entry.name.removesuffix("hh") + "ih" in weights.tensors:
+            found.append(entry.name)
+    return sorted(found)
 
 
 def _square(weights: WeightFile) -> tuple[str, ...]:

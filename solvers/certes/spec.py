@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from certes import recognise, strictjson
-from certes.cells import CELLS, TORCH_NAMES, GatedNetwork, box_of
+from certes.cells import CELLS, GatedNetwork, box_of
 from certes.cells import ROLES as CELL_ROLES
 from certes.errors import InputError
 from certes.systems import HopfieldNetwork, LureSystem, RateNetwork, System, UnsupportedCell
@@ -106,7 +106,9 @@ class SystemSpec(BaseModel):
         if missing and self.form != "torch-rnn":
             raise _wrong("tensors", f"no tensor for {', '.join(missing)}", "the name of a tensor", "missing-value")
         if self.inputs is not None:
-            raise _wrong("inputs", "a box of inputs", f"none with form {self.form}: it holds for every input", "conflict")
+            raise _wrong(
+                "inputs", "a box of inputs", f"none with form {self.form}: it holds for every input", "conflict"
+            )
         if (self.activation is None) == (self.slope is None):
             given = "neither activation nor slope" if self.slope is None else "both activation and slope"
             raise _wrong("activation", given, "exactly one of the two", "missing-value")
@@ -254,11 +256,8 @@ class SystemSpec(BaseModel):
             found = recognise.gated_cell(weights, self.form, self.tensors.get("U"))
             if isinstance(found, UnsupportedCell):
                 return found
-            names = {role: found + name for role, name in TORCH_NAMES.items()}
-            named = {role: name for role, name in names.items() if name in weights.tensors or CELL_ROLES[role] == 2}
-        tensors = {
-            role: weights.get(name, f"tensors.{role}").tensor(CELL_ROLES[role]) for role, name in named.items()
-        }
+            named = found
+        tensors = {role: weights.get(name, f"tensors.{role}").tensor(CELL_ROLES[role]) for role, name in named.items()}
         return self.cell(tensors, file=weights.file)
 
     def _optional(self, weights: WeightFile, name: str | None, field: str) -> NDArray[np.float64] | None:

@@ -6,15 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from certes.cells import CELLS, GatedNetwork, box_of
 from certes.certificate.statement import Statement
 from certes.projection.base import Projection
-from certes.proofs import Claims, GatedWitness, InstabilityWitness, SwitchingWitness
+from certes.proofs import Claims, GatedProof, GatedWitness, InstabilityWitness, SwitchingWitness
 from certes.results import Result
 from certes.simulation import input_in_range
 from certes.systems import System, UnsupportedCell
+
+if TYPE_CHECKING:
+    from certes.certificate.document import Certificate
 
 #: condition -> what it is, for a reader who meets the name for the first time.
 CONDITIONS: dict[str, str] = {
@@ -129,15 +132,27 @@ def statement_line(statement: Statement) -> str:
     return f"{source}: {system.form}, {nonlinearity}, {time}"
 
 
-def claim_lines(claims: Claims) -> list[tuple[str, str]]:
-    """(name, sentence) for every number that a certificate states."""
+def claim_lines(claims: Claims, certificate: Certificate | None = None) -> list[tuple[str, str]]:
+    """(name, sentence) for every number that a certificate states.
+
+    Args:
+        claims: the numbers.
+        certificate: states them; that of a gated cell also says of which states they speak.
+    """
     lines: list[tuple[str, str]] = []
+    proof = None if certificate is None else certificate.array_proof
+    gated = isinstance(proof, GatedProof)
     if claims.rate is not None:
         rate = claimed(claims.rate, up=False)
         lines.append(("rate", f"{rate}: the distance of any two trajectories falls at least like exp(-{rate} t)"))
     if claims.factor is not None:
         factor = claimed(claims.factor, up=True)
-        lines.append(("factor", f"{factor}: each step multiplies the distance of any two states by at most this"))
+        which = " named below, under the same admissible inputs," if gated else ""
+        lines.append(
+            ("factor", f"{factor}: each step multiplies the distance of any two states{which} by at most this")
+        )
+    if isinstance(proof, GatedProof) and certificate is not None:
+        lines.append(gated_claims(proof, certificate.statement.predicate.system.form))
     if claims.bound is not None:
         lines.append(("at best", bound_line(claims.bound.level, rate=claims.rate is not None)))
     if claims.gain is not None:
@@ -159,6 +174,17 @@ def claim_lines(claims: Claims) -> list[tuple[str, str]]:
         decades = math.ceil(claims.metric_condition_log2 * math.log10(2) * 10 + 1e-9) / 10
         lines.append(("norm", f"a weighted Euclidean norm; the metric's condition number is at most 10^{decades:.1f}"))
     return lines
+
+
+def gated_claims(proof: GatedProof, form: str) -> tuple[str, str]:
+    """Of which states and inputs the certificate of a gated cell speaks."""
+    reach = [min(-low, high) for low, high in zip(proof.start_lower.tolist(), proof.start_upper.tolist(), strict=True)]
+    starts = "|h| <= 1"
+    if form == "lstm":  # the state is c, then h
+        starts += f" and |c| <= {claimed(min(reach[: len(reach) // 2]), up=False)}"
+    when = f"after {proof.steps:.0f} steps from any start with {starts}" if proof.steps else f"from {starts} on"
+    words = f"those reached {when}, in a box that is never left; nothing is said of other starts or inputs"
+    return "states", words
 
 
 def proven_line(verdict: str, condition: str) -> str:

@@ -16,7 +16,7 @@ NEAR = st.floats(-60.0, 60.0)
 
 
 def _balls(value: float) -> tuple[object, object, object, object]:
-    """sig(s), tanh(s) and the slopes of both, to 4000 bits (the default of 53 cannot tell a slope of 1/4 from one just below)."""
+    """sig(s), tanh(s) and the slopes of both, to 4000 bits: 53 cannot tell a slope of 1/4 from one just below."""
     before = flint.ctx.prec
     flint.ctx.prec = 4000
     try:

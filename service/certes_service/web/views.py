@@ -218,7 +218,7 @@ def claims(stored: Stored) -> list[Line]:
     certificate = Certificate.from_parts(stored.envelope, stored.proof)
     statement = certificate.statement
     condition = statement.predicate.condition.name
-    found = list(words.claim_lines(certificate.claims))
+    found = list(words.claim_lines(certificate.claims, certificate))
     proof = certificate.array_proof
     if isinstance(proof, GatedWitness):
         found += words.gated_lines(proof)

@@ -269,9 +269,7 @@ def _check_condition(progress: _Progress, statement: Statement) -> None:
     progress.held("condition", f"{condition[0]} version {condition[1]}")
 
 
-def _check_weights(
-    progress: _Progress, statement: Statement, weights: _Given | None
-) -> System | GatedNetwork:
+def _check_weights(progress: _Progress, statement: Statement, weights: _Given | None) -> System | GatedNetwork:
     """Obligations 6 and 7; the system with the given weights."""
     if weights is None:
         _refuse("missing-weights", "weights", "no weights were given to check the proof against")

@@ -39,7 +39,7 @@ _STEPS, _ROUNDS, _SPREAD = 300, 20, 2.0**400
 #: The claim lies this far above what r gives.
 _SLACK = 1e-9
 #: Bisection steps for the largest box of inputs that would pass.
-_SCALINGS = 12
+_SCALINGS = 8
 
 
 @dataclass(frozen=True, eq=False)
