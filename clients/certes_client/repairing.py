@@ -111,6 +111,7 @@ def _run(
     key: Path | None,
     as_json: bool,
 ) -> int:
+    from certes.cells import GatedNetwork
     from certes.errors import InputError
     from certes.nn import Classifier, Roles, read_data
     from certes.nn import repair as mend
@@ -128,7 +129,7 @@ def _run(
     with output.Progress("repair").running() as progress:
         progress(f"reading {file.name}")
         _, weights, network = given.read(file)
-        if isinstance(network, UnsupportedCell):
+        if isinstance(network, UnsupportedCell | GatedNetwork):
             raise InputError(
                 "--form", network.detail, "a plain recurrent layer: rate, hopfield or torch-rnn", "not-applicable"
             )

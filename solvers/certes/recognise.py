@@ -8,6 +8,7 @@ square matrix, and only its owner knows the leak.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -164,7 +165,7 @@ def gated_cell(weights: WeightFile, form: str, name: str | None = None) -> dict[
     shape, what = weights.tensors[found].shape, f"a torch.nn.{form.upper()}"
     if f"{prefix}weight_hr{suffix}" in weights.tensors:
         return UnsupportedCell(form, f"{what} with a projection, which has no theorem in this version")
-    if len(shape) != 2 or shape[1] == 0 or _GATES.get(shape[0] / shape[1]) != form:
+    if _gates(shape) != form:
         rnn = len(shape) == 2 and shape[0] == shape[1]
         given = f"one of shape {shape}" + (", as a torch.nn.RNN has" if rnn else "")
         raise InputError("tensors.U", given, f"the recurrent tensor of a torch.nn.{form.upper()}", "wrong-shape")
@@ -197,13 +198,19 @@ def _prefixes(weights: WeightFile) -> list[str]:
     return sorted(name.removesuffix(_HH) for name in weights.tensors if name == _HH or name.endswith("." + _HH))
 
 
+def _gates(shape: Sequence[int]) -> str:
+    """What has recurrent weights of this shape; empty: nothing."""
+    if len(shape) != 2 or shape[1] == 0 or shape[0] % shape[1]:
+        return ""
+    return _GATES.get(shape[0] // shape[1], "")
+
+
 def _gated_cells(weights: WeightFile) -> list[str]:
     """Recurrent tensors of ``torch.nn.GRUCell`` and ``LSTMCell``, with their input weights beside them."""
     found = []
     for entry in weights.tensors.values():
-        gates = entry.shape[0] / entry.shape[1] if len(entry.shape) == 2 and entry.shape[1] else 0
         named = entry.name == "weight_hh" or entry.name.endswith(".weight_hh")
-        if named and _GATES.get(gates) in CELLS and entry.name.removesuffix("hh") + "ih" in weights.tensors:
+        if named and _gates(entry.shape) in CELLS and entry.name.removesuffix("hh") + "ih" in weights.tensors:
             found.append(entry.name)
     return sorted(found)
 

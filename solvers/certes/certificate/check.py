@@ -347,7 +347,7 @@ def _find(
     *,
     from_memory: bool,
 ) -> Tensor:
-    dimensions = CELL_ROLES[role] if role in CELL_ROLES else 2
+    dimensions = CELL_ROLES.get(role, 2)
     if isinstance(weights, WeightFile):
         if len(stated) == 1:
             if from_memory and name not in weights.tensors:  # stored under another name since: the bytes decide
@@ -415,7 +415,7 @@ def _symmetric(system: System | GatedNetwork) -> bool:
 
 
 def _mathematics(progress: _Progress, statement: Statement, system: Any, proof: Any, claims: Claims) -> Report:
-    """Obligation 10. (The format lets a gated cell meet its own kinds of proof only, and no other network meet those.)"""
+    """Obligation 10. By the format, gated cells meet their own kinds of proof only, and no other network does."""
     if proof.kind in _OTHER:
         report = _OTHER[proof.kind][1](system, proof)
     elif isinstance(proof, GatedProof):

@@ -6,9 +6,9 @@ There is no time stamp and nothing random: the same answer to the same question 
 Numbers that are not claimed are null; so is one that would be infinite (JSON has no Infinity, and "at most infinity"
 claims nothing).
 
-Format 2 is what is written, but for gated cells (below). It is format 1 with three more entries (:data:`SECOND`: a bound on what can be proven, and
-the kind of its proof), the conditions ``no-quadratic-metric`` and ``switching``, and the verdict ``undecided`` for the
-first of them. Format 1 is read as it always was, with exactly its own entries.
+Format 2 is what is written, but for gated cells (below). It is format 1 with three more entries (:data:`SECOND`: a
+bound on what can be proven, and the kind of its proof), the conditions ``no-quadratic-metric`` and ``switching``, and
+the verdict ``undecided`` for the first of them. Format 1 is read as it always was, with exactly its own entries.
 Format 3 is format 2 for gated cells, and for nothing else: the forms ``gru`` and ``lstm``, the entry ``inputs`` of the
 system (the declared box, a hypothesis of whatever is claimed), the condition ``gated`` and witnesses of its own kind.
 """

@@ -1,6 +1,6 @@
 """Condition ``gated``: a GRU or an LSTM contracts in a weighted maximum norm, over a declared box of inputs.
 
-The law stands in :mod:`certes.verify.gated` and its derivation in docs/gated-cells.md: a box of states that no trajectory
+The law stands in :mod:`certes.verify.gated`, its derivation in docs/gated-cells.md: a box of states that no trajectory
 leaves, and a vector r > 0 with sup sum_j |J_ij| r_j <= rho r_i in every row. Here both are searched.
 
 *States.* From the box that holds whatever torch starts with (GRU: |h| <= 1; LSTM: |h| <= 1 and |c| at most what the

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from certes.assemblies import Assembly
+from certes.cells import GatedNetwork
 from certes.certify import certify
 from certes.composition import torch_layers
 from certes.errors import CertesError, InputError
@@ -229,7 +230,9 @@ def _subjects(name: str, part: nn.Module) -> Subjects:
         return [RateNetwork(_array(part.weight_hh), part.nonlinearity, step=1.0)]
     if not isinstance(part, nn.RNN):
         given = f"{name or 'the model'} is a {type(part).__name__}"
-        raise InputError("model", given, "a torch.nn.RNN: gated cells are not certified", "unsupported-cell")
+        raise InputError(
+            "model", given, "a torch.nn.RNN (a gated cell: certes.certify, over a box of inputs)", "unsupported-cell"
+        )
     sides = ("", "_reverse") if part.bidirectional else ("",)
     kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if part.bias else ()))
     names = [f"{kind}_l{k}{side}" for k in range(part.num_layers) for side in sides for kind in kinds]
@@ -245,8 +248,8 @@ def _of_spec(spec: SystemSpec, model: nn.Module) -> System | Assembly:
     return _known(spec.system(file))
 
 
-def _known(system: System | UnsupportedCell) -> System:
-    if isinstance(system, UnsupportedCell):
+def _known(system: System | GatedNetwork | UnsupportedCell) -> System:
+    if isinstance(system, UnsupportedCell | GatedNetwork):
         raise InputError("model", system.detail, "a network that can be certified", "unsupported-cell")
     return system
 

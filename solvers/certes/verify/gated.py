@@ -19,8 +19,8 @@ n and h, so it is enough that n stays in S. Nothing is said of trajectories that
 
 3 forbids a box of starts so small that hardly anything is said. It holds what torch starts with, and every fixed point
 under every admissible input: a GRU's has h = n, an LSTM's |h| < 1 and c = i g / (1 - f), and f c + i g <= c at the
-upper end of an interval that is mapped into itself says i g / (1 - f) <= c there (the lower end likewise). So no cell is
-both proven here and refuted by :mod:`~certes.verify.gated_instability`.
+upper end of an interval that is mapped into itself says i g / (1 - f) <= c there (the lower end likewise). So no cell
+is both proven here and refuted by :mod:`~certes.verify.gated_instability`.
 
 The rows of J, D for a derivative (p' = p (1 - p) of a gate, 1 - y^2 of a tanh), d_ij = 1 if i = j:
 
@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +153,7 @@ def _pieces(whole: Interval, count: int) -> list[Interval]:
     width = whole.upper - whole.lower
     cuts = [whole.lower + width * (k / count) for k in range(1, count)]
     ends = [whole.lower, *[np.clip(cut, whole.lower, whole.upper) for cut in cuts], whole.upper]
-    return [Interval(np.minimum(a, b), np.maximum(a, b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [Interval(np.minimum(a, b), np.maximum(a, b)) for a, b in pairwise(ends)]
 
 
 def _ends(*given: Interval) -> Iterator[tuple[Box, ...]]:

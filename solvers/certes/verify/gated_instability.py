@@ -11,7 +11,7 @@
     |Y G(x)| + |I - Y (I - J(B))| radius < radius        in every row,
 
 then x -> x - Y G(x) maps B into itself and has a fixed point there (Brouwer), and Y is regular (its product with
-I - J is within distance 1 of I in a norm), so G vanishes at that point. 3 and 4 as in :mod:`~certes.verify.instability`:
+I - J is within distance 1 of I in a norm), so G vanishes at that point. 3, 4 as in :mod:`~certes.verify.instability`:
 J has an eigenvalue of modulus > sigma >= 1, trajectories near the fixed point leave it at an exponential rate under one
 and the same admissible input, and no norm, constant or varying and bounded above and below, contracts on states around
 the fixed point. It has |h| < 1, and lies in every box of starts that :mod:`~certes.verify.gated` admits. Not refuted:
