@@ -25,7 +25,7 @@ def bistable(kind: str, n: int = 2) -> tuple[Weights, GatedNetwork]:
     k = len(judge.ORDER[kind])
     zero = {"W": np.zeros((k * n, 1)), "U": np.zeros((k * n, n)), "b": np.zeros(k * n), "c": np.zeros(k * n)}
     new = judge.ORDER[kind].index("n" if kind == "gru" else "g")
-    zero["U"][new * n : (new + 1) * n] = 6.0 * np.eye(n)
+    zero["U"][new * n : (new + 1) * n] = np.diag(np.r_[6.0, np.full(n - 1, 0.5)])  # one mode grows, the others fade
     zero["U"][new * n] += 0.1
     zero["W"][0, 0] = 0.25
     return zero, cell_of(kind, zero)
