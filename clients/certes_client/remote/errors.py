@@ -23,6 +23,12 @@ class RemoteError(CertesError):
     """
 
     exit_code: int = INTERNAL
+    _slug = "service"
+
+    @property
+    def told(self) -> tuple[str, int, dict[str, Any]]:
+        """Slug, status and members of the problem that it is on the command line."""
+        return self._slug, 502, {}
 
 
 class ServiceError(RemoteError):
@@ -46,9 +52,17 @@ class ServiceError(RemoteError):
         kind = str(self.problem.get("type", ""))
         return kind.removeprefix(PREFIX) if kind.startswith(PREFIX) else ""
 
+    @property
+    def told(self) -> tuple[str, int, dict[str, Any]]:
+        """As the service told it."""
+        members = {name: self.problem[name] for name in ("field", "given", "expected", "limit") if name in self.problem}
+        return self.slug or self._slug, self.status, members
+
 
 class Unreachable(RemoteError):
     """No answer came, however often it was tried."""
+
+    _slug = "unreachable"
 
 
 class TimedOut(RemoteError):
@@ -58,6 +72,8 @@ class TimedOut(RemoteError):
         job: the job that goes on, if there is one: it can be waited for again.
     """
 
+    _slug = "timed-out"
+
     def __init__(self, detail: str, job: str | None = None) -> None:
         super().__init__(detail)
         self.job = job
@@ -66,6 +82,10 @@ class TimedOut(RemoteError):
 class BadAnswer(RemoteError):
     """What came is not what the service is documented to send."""
 
+    _slug = "bad-answer"
+
 
 class Untrusted(RemoteError):
     """The service said something that does not hold, or that it did not prove: nothing of it is reported."""
+
+    _slug = "untrusted"
