@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from certes.errors import CertesError
+from certes.errors import CertesError, InputError
+from certes.words import printable
 
 BAD_INPUT, INTERNAL = 2, 4
 #: Statuses that say that the question, its size or the caller's key is at fault.
 _OURS = frozenset({400, 401, 403, 404, 409, 413, 415, 422, 501})
 #: Problems of a job that was a question without fault: nothing was certified, and nothing is wrong with the input.
 _THEIRS = ("training-", "internal")
+_MEMBERS = ("field", "given", "expected", "limit")
 PREFIX = "urn:certes:error:"
 
 
@@ -55,8 +57,19 @@ class ServiceError(RemoteError):
     @property
     def told(self) -> tuple[str, int, dict[str, Any]]:
         """As the service told it."""
-        members = {name: self.problem[name] for name in ("field", "given", "expected", "limit") if name in self.problem}
+        members: dict[str, Any] = {name: self.problem[name] for name in _MEMBERS if name in self.problem}
         return self.slug or self._slug, self.status, members
+
+    @property
+    def about_input(self) -> InputError | None:
+        """The error that the library would have raised, if it is about the question or its file."""
+        found = [self.problem.get(name) for name in ("field", "given", "expected")]
+        if self.exit_code != BAD_INPUT or self.status not in (400, 413, 422):
+            return None
+        if not all(isinstance(text, str) for text in found):
+            return None
+        field, given, expected = (printable(str(text), 1000) for text in found)
+        return InputError(field.removeprefix("spec."), given, expected, self.slug or "invalid-value")
 
 
 class Unreachable(RemoteError):

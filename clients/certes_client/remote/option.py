@@ -26,12 +26,14 @@ def connected(url: str) -> Iterator[Client]:
     """A client without a limit on time: solving takes as long as it takes, as it does here.
 
     Raises:
-        InputError: no address, naming the option; or an API key that is none.
+        InputError: no address, naming the option; an API key that is none; or what the service says of the input, as it
+            would be said here.
     """
     from certes.errors import InputError
 
     from certes_client.remote.asking import KEY
     from certes_client.remote.client import Client
+    from certes_client.remote.errors import ServiceError
 
     try:
         client = Client(url, timeout=None)
@@ -39,7 +41,12 @@ def connected(url: str) -> Iterator[Client]:
         name = "--server" if error.field == "server" else KEY
         raise InputError(name, error.given, error.expected, error.slug) from error
     with client:
-        yield client
+        try:
+            yield client
+        except ServiceError as error:
+            if (found := error.about_input) is None:
+                raise
+            raise found from error
 
 
 def told(progress: Callable[[str], None]) -> Callable[[Job], None]:
