@@ -24,7 +24,7 @@ demo: $(VENV)/.run ## start the service, certify the example networks, check eve
 	@$(BIN)/python examples/demo.py
 
 test: lint ## everything CI runs: lint, types, tests with a sample of the slow ones (CERTES_SLOW=all: every slow one)
-	@$(BIN)/python -m pytest -n $(WORKERS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.dev ## ruff (rules and format) and mypy --strict
 	@$(BIN)/ruff check .
