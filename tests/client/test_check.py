@@ -29,6 +29,9 @@ from tests.client.running import ROTATION, STABLE, UNSTABLE, Done, inside, netwo
 
 Capture = pytest.CaptureFixture[str]
 
+#: No quadratic metric proves it, and nothing refutes it.
+UNDECIDED = [[0.0, 4.0], [-0.5, 0.9]]
+
 MODEL = """
 [models.{name}]
 file = "{name}.safetensors"
@@ -340,8 +343,20 @@ def test_paths_stay_inside(capsys: Capture, tmp_path: Path, path: str) -> None:
         Checker(Policy.read(policy), home)
 
 
-@pytest.fixture
-def outcomes(capsys: Capture, tmp_path: Path) -> list[Outcome]:
+def describe(folder: Path, name: str) -> None:
+    """An assembly of the network of that name and a stable one behind it."""
+    network(folder, STABLE, "stable.safetensors", L=0.01 * np.eye(2))
+    modules = {
+        key: {"form": "rate", "tensors": {"W": "W"}, "activation": "tanh", "file": f"{file}.safetensors"}
+        for key, file in (("first", name), ("second", "stable"))
+    }
+    couplings = [{"to": "second", "from": "first", "tensor": "L", "file": "stable.safetensors"}]
+    given = {"modules": modules, "couplings": couplings, "mode": "interface"}
+    (folder / f"{name}.json").write_text(json.dumps(given))
+
+
+@pytest.fixture(params=["network", "assembly"])
+def outcomes(request: pytest.FixtureRequest, tmp_path: Path) -> list[Outcome]:
     """One model of every state, with names and files that no format may trip over."""
     from certes_client.policy.checking import Checker
 
@@ -349,9 +364,20 @@ def outcomes(capsys: Capture, tmp_path: Path) -> list[Outcome]:
     network(tmp_path, STABLE, "fine.safetensors")
     network(tmp_path, STABLE, "slow.safetensors")
     network(tmp_path, ROTATION, "turns.safetensors")
-    (tmp_path / "certes.toml").write_text("".join(MODEL.format(name=k, more=v) for k, v in more.items()))
+    model = MODEL
+    if request.param == "assembly":
+        model = '[models.{name}]\nassembly = "{name}.json"\n{more}\n'
+        network(tmp_path, UNDECIDED, "turns.safetensors")
+        for name in more:
+            describe(tmp_path, name)
+    (tmp_path / "certes.toml").write_text("".join(model.format(name=k, more=v) for k, v in more.items()))
     checker = Checker(Policy.read(tmp_path / "certes.toml"), tmp_path)
     return [checker.check(name) for name in more]
+
+
+def file_of(outcome: Outcome) -> str:
+    """What stands in every format for the file of a model."""
+    return f"{outcome.model}.{'json' if outcome.file.endswith('.json') else 'safetensors'}"
 
 
 def test_json(outcomes: list[Outcome]) -> None:
@@ -360,6 +386,8 @@ def test_json(outcomes: list[Outcome]) -> None:
     assert [model["state"] for model in content["models"]] == ["passed", "failed", "undecided", "error"]
     assert content["models"][0]["claims"]["rate"] > 0.3
     assert content["models"][1]["rules"][1]["name"] == "rate_at_least"
+    assert [model["file"] for model in content["models"]] == [file_of(outcome) for outcome in outcomes]
+    assert [len(model["certificates"]) for model in content["models"]] == [1, 1, 0, 0]
 
 
 def test_junit(outcomes: list[Outcome]) -> None:
@@ -385,14 +413,15 @@ def test_sarif(outcomes: list[Outcome]) -> None:
     ]  # fmt: skip
     assert {rule for rule, _ in found} <= known
     places = [entry["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for entry in run["results"]]
-    assert places == ["slow.safetensors", "turns.safetensors", "gone.safetensors"]
+    assert places == [file_of(outcome) for outcome in outcomes[1:]]
 
 
 def test_github(outcomes: list[Outcome]) -> None:
     lines = FORMATS["github"](outcomes).splitlines()
-    assert lines[0].startswith("::error file=slow.safetensors,title=certes%3A slow failed::rate_at_least: wanted")
-    assert lines[1].startswith("::warning file=turns.safetensors,title=certes%3A turns undecided::undecided")
-    assert lines[2].startswith("::error file=gone.safetensors,")
+    slow, turns, gone = (file_of(outcome) for outcome in outcomes[1:])
+    assert lines[0].startswith(f"::error file={slow},title=certes%3A slow failed::rate_at_least: wanted")
+    assert lines[1].startswith(f"::warning file={turns},title=certes%3A turns undecided::undecided")
+    assert lines[2].startswith(f"::error file={gone},")
     assert len(lines) == 3
 
 
