@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 import subprocess
 import tempfile
@@ -226,6 +227,26 @@ def test_who_may_train_and_see_it(teams: dict[str, httpx.Client], tmp_path: Path
     path = fetched(teams["one"], answer, tmp_path / "out")
     assert verify_assembly(path, tmp_path / "out", key=PUBLIC[0].encode()).valid
     assert not verify_assembly(path, tmp_path / "out", key=PUBLIC[1].encode()).valid
+
+
+def test_the_page_takes_a_file_without_scripts_where_keys_are_on(teams: dict[str, httpx.Client]) -> None:
+    """What a browser sends: the fields of the form in their order, and the file after the token."""
+    known = teams["one"]
+    with httpx.Client(base_url=known.base_url, timeout=60) as http:
+        http.post("/login", data={"key": known.headers["Authorization"].removeprefix("Bearer ")})
+        page = http.get("/").text
+        form = page[page.index('name="what" value="training"') - 400 :]
+        token = re.findall(r'<input type="hidden" name="csrf" value="([^"]+)">', form)[0]
+        fields: list[tuple[str, Any]] = [
+            ("csrf", (None, token)),
+            ("what", (None, "training")),
+            ("weights", ("sums.npz", npz(**arrays(seed=21)))),
+            ("spec", (None, json.dumps({"architecture": ARCHITECTURE, "plan": {"epochs": 1}}))),
+        ]
+        sent = http.post("/ask", files=fields)
+        assert sent.status_code == 303, sent.text
+        assert http.get(sent.headers["location"]).status_code == 200
+        assert http.post("/ask", files=fields[1:]).status_code == 403
 
 
 @pytest.mark.parametrize(
