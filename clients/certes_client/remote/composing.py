@@ -7,6 +7,7 @@ its certificates are those of this machine. Where the service has no proof to sh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -103,19 +104,25 @@ def _add(packed: Packed, entry: Tensor) -> str:
 
 def _offers(client: Client, found: AssemblyAnswer, assembly: Assembly) -> Iterator[tuple[str, Offered]]:
     """Every network of the assembly that the service has a proof of, with its interface as it was verified here."""
-    wanted = {_tensors(leaf): (identity(leaf), leaf) for _, leaf in assembly.leaves()}
+    wanted: dict[Any, dict[str, System]] = {}  # the same weights may be run in several ways
+    for _, leaf in assembly.leaves():
+        wanted.setdefault(_tensors(leaf), {})[identity(leaf)] = leaf
     documents = {name: client.envelope(name) for name in found.documents}
     norms = _lipschitz(client, documents)
     for name, document in documents.items():
         try:
             certificate = Certificate.from_parts(document, client.proof(name))
             proof = certificate.array_proof
-            key, leaf = wanted[_stated(certificate)]
-            restated(certificate, leaf)
+            candidates = wanted[_stated(certificate)]
         except (InputError, KeyError):  # of a step; or of no network of this assembly: then it is of no use
             continue
-        if isinstance(proof, LureProof) and (offered := _offered(leaf, certificate, proof, norms.get(name))):
-            yield key, offered
+        if not isinstance(proof, LureProof):
+            continue
+        for key, leaf in candidates.items():
+            with contextlib.suppress(InputError):  # the same weights, run otherwise
+                restated(certificate, leaf)
+                if (offered := _offered(leaf, certificate, proof, norms.get(name))) is not None:
+                    yield key, offered
 
 
 def _offered(
@@ -161,10 +168,10 @@ def _stated(certificate: Certificate) -> tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def _proved(found: AssemblyAnswer, described: Described, known: Mapping[str, Offered]) -> tuple[str, ...]:
-    """Paths of the networks that were proven anew, in the order in which that was done."""
+    """Paths of the networks that were proven anew, in the order of their states."""
     paths = {path: identity(leaf) for path, leaf in described.assembly.leaves()}
     said = found.raw.get("proved") or []
     if not isinstance(said, list):
         raise BadAnswer("the service answered with names of networks that are no list")
-    there = [path for path in said if isinstance(path, str) and paths.get(path) in known]
+    there = [path for path, key in paths.items() if path in said and key in known]
     return tuple(dict.fromkeys((*described.proved, *there)))
