@@ -24,7 +24,7 @@ demo: $(VENV)/.run ## start the service, certify the example networks, check eve
 	@$(BIN)/python examples/demo.py
 
 test: lint ## everything CI runs: lint, types, tests with a sample of the slow ones (CERTES_SLOW=all: every slow one)
-	@$(BIN)/python -m pytest -n $(WORKERS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.dev ## ruff (rules and format) and mypy --strict
 	@$(BIN)/ruff check .
@@ -36,7 +36,7 @@ format: $(VENV)/.dev ## rewrite the sources in the house format
 	@$(BIN)/ruff format .
 
 docs: $(VENV)/.dev ## build the documentation as a site, in build/site; a warning is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # --quiet would hide warnings from --strict too
 
 bench: $(VENV)/.run ## measure; prints a table, writes JSON
 	@$(BIN)/python -m benchmarks

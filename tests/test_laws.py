@@ -24,7 +24,7 @@ WEIGHTS = hnp.arrays(np.float64, (SIZE, SIZE), elements=st.integers(-12, 12).map
 STEPS = st.sampled_from([None, 0.25, 1.0])
 #: How well the best level is found: closed forms to rounding, searched ones to their tolerance.
 TOLERANCE = {"absolute": 2e-3, "singular": 2e-3, "lure": 5e-4}
-EXAMPLES = {"absolute": 60, "singular": 40, "lure": 20}
+EXAMPLES = {"absolute": 24, "singular": 16, "lure": 8}
 
 
 def answer(network: RateNetwork | HopfieldNetwork, condition: str) -> Result:

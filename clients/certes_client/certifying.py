@@ -24,6 +24,9 @@ from certes_client import output
 from certes_client.options import SystemOptions
 
 if TYPE_CHECKING:
+    from certes.spec import SystemSpec
+    from certes.weights import WeightFile
+
     from certes_client.layering import Layers
 
 EXIT = {"contracting": 0, "not_contracting": 1, "undecided": 3}
@@ -48,11 +51,18 @@ class Question:
             raise InputError("--seconds", f"{self.seconds}", "a positive number of seconds", "not-positive")
 
 
-def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
+def run(question: Question, out: Path, key: Path | None, as_json: bool, server: str | None = None) -> int:
     """Answer a question on stdout; returns the exit code.
 
+    Args:
+        question: what is asked.
+        out: where the certificate is written.
+        key: to sign with.
+        as_json: print one object.
+        server: address of a service that searches; None: it is done here.
+
     Raises:
-        InputError: anything about the input.
+        InputError: anything about the input. RemoteError: the service did not answer, or not truly.
     """
     private_key = None if key is None else _readable(key)
     with output.Progress("certify").running() as progress:
@@ -61,17 +71,9 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
         if isinstance(system, UnsupportedCell):
             from certes_client import layering  # brings all of composition with it
 
-            if layering.is_layered(system):
+            if layering.is_layered(system) and server is None:
                 return _layers(layering.Layers(question, spec, weights), out, private_key, as_json, progress)
-        result = certify(
-            system,
-            question.condition,
-            question.rate,
-            step=question.system.step_choice,
-            backend=cast(Backend, question.backend),
-            seconds=question.seconds,
-            progress=progress,
-        )
+        result = _answer(question, spec, weights, system, progress, server)
         certificate = result.certificate
         if certificate is not None and isinstance(system, System) and not system.discrete:
             system = system.with_step(certificate.statement.predicate.system.step)  # with --step max: the one found
@@ -83,6 +85,30 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool) -> int:
     else:
         _summary(question, system, result, certificate, path)
     return EXIT[result.verdict]
+
+
+def _answer(
+    question: Question,
+    spec: SystemSpec,
+    weights: WeightFile,
+    system: System | UnsupportedCell,
+    progress: Callable[[str], None],
+    server: str | None,
+) -> Result:
+    """Found here, or by a service and verified here."""
+    if server is not None:
+        from certes_client.remote import certifying as remote
+
+        return remote.answer(server, question, spec, weights, system, progress)
+    return certify(
+        system,
+        question.condition,
+        question.rate,
+        step=question.system.step_choice,
+        backend=cast(Backend, question.backend),
+        seconds=question.seconds,
+        progress=progress,
+    )
 
 
 def _layers(layers: Layers, out: Path, key: bytes | None, as_json: bool, progress: Callable[[str], None]) -> int:

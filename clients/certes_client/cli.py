@@ -71,7 +71,7 @@ def _run(arguments: list[str]) -> int:
             output.print_json(output.problem(error))
         else:
             output.print_error(error, str(error) if not isinstance(error, InputError) else None)
-        return BAD_INPUT
+        return getattr(error, "exit_code", BAD_INPUT)  # a service that does not answer, or not truly, has its own
 
 
 def build() -> typer.Typer:

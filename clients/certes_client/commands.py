@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from certes_client.remote.option import Server
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -45,6 +47,7 @@ def certify(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the certificate is written.")] = Path(),
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign with.")] = None,
     seconds: Annotated[float | None, typer.Option(metavar="N", help="Time limit of the solver.")] = None,
+    server: Server = None,
     as_json: Json = False,
 ) -> int:
     """Certify or refute a network.
@@ -56,7 +59,7 @@ def certify(
     tensors = {"W": tensor, "A": A, "B": B, "C": C}
     system = options.SystemOptions(form, tensors, activation, slope, step, tau, discrete, inputs)
     question = certifying.Question(file, system, condition, options.rate(rate), backend, seconds)
-    return certifying.run(question, options.folder(out), sign, as_json)
+    return certifying.run(question, options.folder(out), sign, as_json, server)
 
 
 def verify(
@@ -69,15 +72,17 @@ def verify(
     key: Annotated[
         Path | None, typer.Option(metavar="PUB.pem", help="Ed25519 public key that must have signed.")
     ] = None,
+    server: Server = None,
     as_json: Json = False,
 ) -> int:
     """Check a certificate against weights, offline.
 
-    Needs no server and no solver. Exits 0 valid, 1 invalid, 2 bad input, 4 internal error.
+    Needs no server and no solver; with a server, its verifier has to say the same. Exits 0 valid, 1 invalid, 2 bad
+    input, 4 internal error.
     """
     from certes_client import verifying
 
-    return verifying.run(certificate, weights, key, exact, as_json)
+    return verifying.run(certificate, weights, key, exact, as_json, server)
 
 
 def figure(
@@ -89,6 +94,7 @@ def figure(
         Path | None, typer.Option(metavar="FIGURE.svg|.png", help="The image; none: the certificate's digest.svg.")
     ] = None,
     dark: Annotated[bool, typer.Option("--dark/--light", help="On a dark or on a light ground.")] = False,
+    server: Server = None,
     as_json: Json = False,
 ) -> int:
     """Draw what a certificate proves, for a paper's column.
@@ -98,7 +104,7 @@ def figure(
     """
     from certes_client import figuring
 
-    return figuring.run(certificate, weights, out, "dark" if dark else "light", as_json)
+    return figuring.run(certificate, weights, out, "dark" if dark else "light", as_json, server)
 
 
 def inspect(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certes_client.commands import Json
+from certes_client.remote.option import Server
 
 if TYPE_CHECKING:
     from certes.certificate.assembly import AssemblyBundle
@@ -44,6 +45,7 @@ def compose(
     ] = None,
     figure: Annotated[Path | None, typer.Option(metavar="FILE.svg|.png", help="Draw the assembly as a graph.")] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign with.")] = None,
+    server: Server = None,
     as_json: Json = False,
 ) -> int:
     """Certify a network of networks from its modules.
@@ -54,7 +56,7 @@ def compose(
     from certes.errors import InputError
 
     try:
-        asked = Question(file, mode, _step(step), tuple(without or ()), _factors(scale or ()), seconds)
+        asked = Question(file, mode, _step(step), tuple(without or ()), _factors(scale or ()), seconds, server)
         return run(asked, out, figure, sign, as_json)
     except InputError as error:
         if error.field not in _OPTIONS:
@@ -73,6 +75,7 @@ class Question:
         without: paths of modules to leave out.
         scale: (to, from) -> factor.
         seconds: time limit.
+        server: address of a service that proves the modules; None: it is done here.
     """
 
     file: Path
@@ -81,6 +84,7 @@ class Question:
     without: tuple[str, ...] = ()
     scale: dict[tuple[str, str], float] | None = None
     seconds: float | None = None
+    server: str | None = None
 
     def __post_init__(self) -> None:
         from certes.errors import InputError
@@ -106,6 +110,10 @@ class Question:
         if self.step is not None:
             described = with_step(described, self.step or None)
         mode: Any = self.mode or ("interface" if self.changes else None)
+        if self.server is not None:
+            from certes_client.remote import composing as remote
+
+            described = remote.composed(self.server, described, mode, self.seconds, progress)
         found = described.compose(mode=mode, **limits, refute=not self.changes)
         if not self.changes:
             return found, None

@@ -19,7 +19,9 @@ from rich.text import Text
 from certes_client import output
 
 
-def run(path: Path, weights: Path | None, out: Path | None, theme: Theme, as_json: bool) -> int:
+def run(
+    path: Path, weights: Path | None, out: Path | None, theme: Theme, as_json: bool, server: str | None = None
+) -> int:
     """Draw the picture of a certificate that holds; returns the exit code.
 
     Args:
@@ -28,15 +30,19 @@ def run(path: Path, weights: Path | None, out: Path | None, theme: Theme, as_jso
         out: the image; None: the certificate's name with ``.svg``, in the working directory.
         theme: ``light`` or ``dark``.
         as_json: print one JSON object.
+        server: address of a service that has the certificate and draws; None: it is drawn here.
 
     Raises:
         InputError: anything about the input; a certificate that does not hold is refused with the verifier's reason.
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed. RemoteError: the service did not draw.
     """
     certificate = Certificate.read(path)
     target = Path(f"{certificate.digest}.svg") if out is None else out
-    suffix(target)
-    require()
+    kind = suffix(target)
+    if server is None:
+        require()
+    elif kind != "svg":
+        raise InputError("--out", str(target), "a file FIGURE.svg: a service draws no other", "unsupported")
     with output.Progress("figure").running() as progress:
         progress("verifying the certificate")
         file = _named_file(path, certificate.statement) if weights is None else read_weights(weights)
@@ -50,7 +56,12 @@ def run(path: Path, weights: Path | None, out: Path | None, theme: Theme, as_jso
             raise InputError("certificate", "a gated cell", "a network with a figure: cells have none", "no-figure")
         shown = picture(system, certificate.array_proof, certificate.claims)
         progress("drawing")
-        draw(shown, target, theme)
+        if server is None:
+            draw(shown, target, theme)
+        else:
+            from certes_client.remote import figuring as remote
+
+            remote.save(server, certificate.digest, target, theme)
     if as_json:
         output.print_json({"figure": str(target), "digest": certificate.digest, "caption": shown.caption})
     else:

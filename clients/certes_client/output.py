@@ -61,6 +61,8 @@ def problem(error: CertesError) -> dict[str, Any]:
             members["limit"] = error.limit
     elif isinstance(error, MissingExtraError):
         slug, status, members = "missing-extra", 501, {"extra": error.extra}
+    elif (told := getattr(error, "told", None)) is not None:  # of a service; its module is not loaded for anything else
+        slug, status, members = told
     return _problem(slug, status, str(error), members)
 
 

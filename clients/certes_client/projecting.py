@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certes_client.commands import Json
+from certes_client.remote.option import Server
 
 if TYPE_CHECKING:
     from certes.projection import Keep, Projection
@@ -85,6 +86,7 @@ def project(
         typer.Option(metavar="NEW.safetensors", help="The new weights; none: FILE-projected.safetensors, here."),
     ] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign with.")] = None,
+    server: Server = None,
     as_json: Json = False,
 ) -> int:
     """Move the recurrent weights as little as it takes to certify them.
@@ -98,7 +100,7 @@ def project(
     kept = {"mask": mask, "zeros": keep_zeros, "diagonal": keep_diagonal, "rank": rank}
     data = _Weighting(weighting, states, sequences, input, tuple(bias or ()))
     search = {"condition": condition, "rate": rate, "seed": seed, "starts": starts, "seconds": seconds}
-    return run(Question(file, system, kept, data, search), out, sign, as_json)
+    return run(Question(file, system, kept, data, search), out, sign, as_json, server)
 
 
 @contextlib.contextmanager
@@ -207,14 +209,14 @@ class Question:
         return Keep(**self.keep | {"mask": None if text is None else arrays.named("--mask", text, weights)})
 
 
-def run(question: Question, out: Path | None, key: Path | None, as_json: bool) -> int:
+def run(question: Question, out: Path | None, key: Path | None, as_json: bool, server: str | None = None) -> int:
     """Answer a question on stdout; returns the exit code.
 
     Raises:
-        InputError: anything about the input.
+        InputError: anything about the input. RemoteError: ``server`` did not answer, or not truly.
     """
-    import certes
     from certes.errors import InputError
+    from certes.projection import project as project_here
     from certes.projection.files import certified_file
     from certes.systems import UnsupportedCell
 
@@ -232,7 +234,13 @@ def run(question: Question, out: Path | None, key: Path | None, as_json: bool) -
         with _options():
             weighting = question.weighting.matrix(spec, weights, system)
             kept = question.kept(weights)
-            found = certes.project(system, keep=kept, weighting=weighting, progress=progress, **question.search)
+            if server is None:
+                found = project_here(system, keep=kept, weighting=weighting, progress=progress, **question.search)
+            else:
+                from certes_client.remote.projecting import Question as Asked
+
+                asked = Asked(question.file, spec, weights, system, kept, weighting, question.search)
+                found = asked.answer(server, progress)
         written = certified_file(found, spec, weights, lambda: _bytes_of(question.file), target.name)
         if written is not None and private_key is not None:
             written = replace(written, certificate=written.certificate.sign(private_key))

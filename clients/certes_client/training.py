@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certes_client.commands import Json
+from certes_client.remote.option import Server
 
 if TYPE_CHECKING:
     from certes.nn.product import Product
     from certes.nn.trainer import Trainer
+
+    from certes_client.remote.training import Made
 
 
 def train(
@@ -62,6 +65,7 @@ def train(
     device: Annotated[str, typer.Option(metavar="cpu|cuda:0", help="Where torch computes.")] = "cpu",
     keep: Annotated[int, typer.Option(metavar="N", help="Keep one state in N for the gradient; 0: sqrt(time).")] = 1,
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign with.")] = None,
+    server: Server = None,
     as_json: Json = False,
 ) -> int:
     """Train an assembly that is stable by construction; it is certified at the end, or there is no result.
@@ -82,6 +86,8 @@ def train(
     }  # fmt: skip
     more = {"seconds": seconds, "checkpoint": checkpoint, "device": device, "keep": keep}
     try:
+        if server is not None:
+            return _run_there(server, data, given, plan, out, sign, more, as_json)
         return _run(data, given, plan, out, sign, more, as_json)
     except InputError as error:
         place, _, entry = error.field.partition(".")
@@ -122,23 +128,58 @@ def _run(
         try:
             made = learn(architecture, sequences, how, out, key=private_key, progress=told, **more)
         except (NotTrained, NotCertified) as error:
-            if as_json:
-                output.print_json({"verdict": "undecided", "detail": str(error), "certificate": None})
-            else:
-                output.console(stderr=True).print(str(error))
-            return certifying.EXIT["undecided"]
+            return _nothing(error, as_json)
     if os.environ.get("RANK", "0") != "0":
         pass  # of several processes under torch's launcher the first speaks
-    elif as_json:
-        output.print_json({"verdict": "contracting", "folder": str(made.folder), **made.report})
     else:
-        _summary(data, made)
+        _say(data, made, as_json)
     return certifying.EXIT["contracting"]
 
 
-def _summary(data: str, made: Product) -> None:
+def _run_there(
+    server: str, data: str, given: dict[str, Any], plan: dict[str, Any], out: Path, key: Path | None,
+    more: dict[str, Any], as_json: bool,
+) -> int:  # fmt: skip
+    """The same by a service; needs no torch here."""
+    from certes.trainings import Architecture, Plan
+
+    from certes_client import certifying, output
+    from certes_client.remote import training as remote
+
+    private_key = None if key is None else certifying._readable(key)
+    architecture, how = Architecture.parse(given), Plan.parse(plan)
+    with output.Progress("train").running() as progress:
+        try:
+            made = remote.train(server, data, architecture, how, out, private_key, more, progress)
+        except remote.NotTrained as error:
+            return _nothing(error, as_json)
+    _say(data, made, as_json)
+    return certifying.EXIT["contracting"]
+
+
+def _nothing(error: Exception, as_json: bool) -> int:
+    """No result, and why."""
+    from certes_client import certifying, output
+
+    if as_json:
+        output.print_json({"verdict": "undecided", "detail": str(error), "certificate": None})
+    else:
+        output.console(stderr=True).print(str(error), markup=False)
+    return certifying.EXIT["undecided"]
+
+
+def _say(data: str, made: Product | Made, as_json: bool) -> None:
+    from certes_client import output
+
+    if as_json:
+        output.print_json({"verdict": "contracting", "folder": str(made.folder), **made.report})
+    else:
+        _summary(data, made)
+
+
+def _summary(data: str, made: Product | Made) -> None:
     from certes import words
-    from certes.nn.product import PAGE
+    from certes.trained import PAGE
     from rich.text import Text
 
     from certes_client import output

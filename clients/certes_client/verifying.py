@@ -17,19 +17,28 @@ from certes_client import output, verifying_assemblies
 VALID, INVALID = 0, 1
 
 
-def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool) -> int:
+def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool, server: str | None = None) -> int:
     """Check a certificate, of a network or of an assembly; returns the exit code.
 
     Raises:
-        InputError: a file that cannot be read. MissingExtraError: ``exact`` without its extra.
+        InputError: a file that cannot be read. MissingExtraError: ``exact`` without its extra. RemoteError: a
+            ``server`` whose verifier does not say the same.
     """
     if is_assembly(path):
+        if server is not None:
+            expected = "no server: the certificate of an assembly is verified here"
+            raise InputError("--server", "the certificate of an assembly", expected, "unsupported")
         return verifying_assemblies.run(path, weights, key, exact, as_json)
     with output.Progress("verify").running() as progress:
         progress("exact audit" if exact else "checking the obligations")
         certificate = _opened(path)
         # what is shown below is what was verified: the same bytes, not the file read once more
         report = verify_certificate(path if certificate is None else certificate, weights, key=key, exact=exact)
+        if server is not None and certificate is not None:
+            from certes_client.remote import verifying as remote
+
+            progress("asking the service")
+            remote.agree(server, report, certificate, weights, key, exact=exact)
     if as_json:
         output.print_json(as_object(report, certificate, exact))
     else:

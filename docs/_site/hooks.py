@@ -1,19 +1,27 @@
-"""What the site makes itself: the reference of the command line, from the commands as they are installed."""
+"""What the site makes itself: the reference of the command line, as it is installed, and the page of changes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-COMMANDS = "<!-- commands -->"
+CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put the commands where a page asks for them; every other page stays as it is."""
-    if page.file.src_uri != "reference/cli.md":
+    """Put what is made where a page asks for it; every other page stays as it is."""
+    made = {"changes.md": ("<!-- changelog -->", changelog), "reference/cli.md": ("<!-- commands -->", commands)}
+    if page.file.src_uri not in made:
         return markdown
-    if COMMANDS not in markdown:
-        raise ValueError(f"{page.file.src_uri}: got no line {COMMANDS!r}; expected the place of the commands")
-    return markdown.replace(COMMANDS, commands())
+    place, make = made[page.file.src_uri]
+    if place not in markdown:
+        raise ValueError(f"{page.file.src_uri}: got no line {place!r}; expected the place of what is made")
+    return markdown.replace(place, make())
+
+
+def changelog() -> str:
+    """The changelog, which links to pages as they lie in the repository."""
+    return CHANGELOG.read_text().replace("](docs/", "](")
 
 
 def commands() -> str:

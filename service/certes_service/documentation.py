@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
@@ -58,15 +60,23 @@ def _body(
 
 
 def _question(
-    json_model: str, example: Any, spec: Any, answers: dict[str, Any], file: str = "weights", **others: Any
+    json_model: str,
+    example: Any,
+    spec: Any,
+    answers: dict[str, Any],
+    file: str = "weights",
+    files: Mapping[str, str] = MappingProxyType({}),
+    **others: Any,
 ) -> dict[str, Any]:
     """A call that asks something about the tensors of a file: it may become a job."""
+    more = {name: _FILE | {"description": description} for name, description in files.items()}
+    encoded = {name: {"contentType": "application/octet-stream"} for name in (file, *more)}
     body = _body(
         json_model,
         example,
-        {"spec": spec, file: _FILE if file == "weights" else _DATA, **jobs.FIELDS},
+        {"spec": spec, file: _FILE if file == "weights" else _DATA, **more, **jobs.FIELDS},
         ["spec", file],
-        {"spec": {"contentType": "application/json"}, file: {"contentType": "application/octet-stream"}},
+        {"spec": {"contentType": "application/json"}, **encoded},
         **others,
     )
     errors = problems(400, 401, 403, 409, 413, 415, 422, 429, 500, 501, 503, 504)
@@ -77,7 +87,9 @@ def _question(
 
 
 _FILE = {"type": "string", "format": "binary", "description": "safetensors file"}
-_DATA = _FILE | {"description": "safetensors or .npz file with the arrays"}
+_DATA = _FILE | {
+    "description": "safetensors or .npz file with the arrays, .ts file, or IDX file of images (gzipped or not)"
+}
 
 CERTIFY = _question(
     "CertificateRequest",
@@ -123,6 +135,11 @@ TRAIN = _question(
         "content": {"application/json": {"example": TRAINING}},
     },
     file="data",
+    files={
+        "labels": "IDX file of the classes, where data is one of images",
+        "test": "a .ts file, or an IDX file of images, to test on; otherwise a fifth of the data",
+        "test_labels": "IDX file of the classes of test",
+    },
 )
 
 VERIFY: dict[str, Any] = {

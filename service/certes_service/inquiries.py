@@ -7,6 +7,7 @@ from typing import Any
 from certes import strictjson
 from certes.certificate.envelope import key_id
 from certes.errors import InputError
+from certes.uploads import PARTS, File, packed
 from fastapi import FastAPI, Request, Response
 
 from certes_service import documentation
@@ -53,8 +54,8 @@ def install(app: FastAPI, desk: Desk) -> None:
 
         A job of the queue `train`. One that comes to no certified network has failed, with the reason.
         """
-        make = about(trainings.question, "data")
-        return await respond(request, desk, "train", make, {"spec", "data", "tensors"}, wait=0.0, kept=True)
+        make = about(trainings.question, "data", _with_others)
+        return await respond(request, desk, "train", make, {"spec", "tensors", *PARTS}, wait=0.0, kept=True)
 
     @app.post("/v1/verifications", response_model=VerificationAnswer, **documentation.VERIFY)
     async def verify(request: Request) -> Response:
@@ -88,3 +89,15 @@ def _key(value: Any) -> str | None:
     if value is not None:
         key_id(value.encode("utf-8", "replace"))  # one that is none is said before anything is verified
     return value
+
+
+def _with_others(body: Body, data: bytes) -> bytes:
+    """The data of a training, with the files that belong to them: classes, and what is tested on.
+
+    Raises:
+        InputError: naming the part that is not a file, or does not belong to the others.
+    """
+    names = {part: body.names.get(part, part) for part in PARTS}
+    others = [part for part in PARTS if part != "data" and body.values.get(part) is not None]
+    files = {part: as_file(body.values[part], part, body.multipart) for part in others}
+    return packed({part: File(names[part], content) for part, content in {"data": data, **files}.items()})

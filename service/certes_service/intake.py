@@ -194,19 +194,22 @@ def as_flag(value: Any, field: str) -> bool:
     return known[value]
 
 
-def about(make: Make, file: str = "weights") -> Callable[[Body], Question]:
+def about(
+    make: Make, file: str = "weights", whole: Callable[[Body, bytes], bytes] = lambda _, file: file
+) -> Callable[[Body], Question]:
     """The question of a body with ``spec`` and a file or ``tensors``, made by a kind's ``question``.
 
     Args:
         make: the kind's.
         file: name of the file's part.
+        whole: the file with those of other parts.
     """
 
     def of(body: Body) -> Question:
         given = as_object(required(body, "spec", "the question as a JSON object"), "spec")
         name = body.names.get(file, f"{file}.safetensors")
         try:
-            weights = _needed(weights_of(body, file), body, file)
+            weights = whole(body, _needed(weights_of(body, file), body, file))
         except InputError:
             make(given, b"", name)  # what is wrong with the spec is said first
             raise

@@ -44,8 +44,20 @@ TRAINING: dict[str, Any] = {
     "assembly": {
         "file": "weights.safetensors",
         "modules": {
-            "m0": {"form": "hopfield", "tensors": {"W": "m0.W"}, "activation": "relu", "tau": [2.0, 2.0]},
-            "m1": {"form": "hopfield", "tensors": {"W": "m1.W"}, "activation": "relu", "tau": [2.0, 2.0]},
+            "m0": {
+                "form": "hopfield",
+                "tensors": {"W": "m0.W"},
+                "activation": "relu",
+                "tau": [2.0, 2.0],
+                "metric": [1.9843882, 2.0189576],
+            },
+            "m1": {
+                "form": "hopfield",
+                "tensors": {"W": "m1.W"},
+                "activation": "relu",
+                "tau": [2.0, 2.0],
+                "metric": [2.0104935, 1.9808762],
+            },
         },
         "couplings": [{"to": "m0", "from": "m1", "tensor": "m0<-m1"}, {"to": "m1", "from": "m0", "tensor": "m1<-m0"}],
         "step": 1.0,

@@ -72,12 +72,20 @@ class FeedbackCoupling(BaseModel):
     feedback: Feedback
 
 
+class NetworkModule(SystemSpec):
+    """A network."""
+
+    metric: list[float] | list[list[float]] | None = Field(
+        None, description="where a proof is looked for first (its diagonal, or its rows); a hint that is never trusted"
+    )
+
+
 class AssemblyDescription(BaseModel):
     """Modules, and the couplings between them; every tensor is in the one weight file."""
 
     model_config = ConfigDict(extra="forbid")
 
-    modules: dict[str, SystemSpec | CertifiedModule | AssemblyDescription] = Field(
+    modules: dict[str, NetworkModule | CertifiedModule | AssemblyDescription] = Field(
         min_length=1, description="name -> a network, a certificate, or an assembly"
     )
     couplings: list[TensorCoupling | FeedbackCoupling] = Field(default_factory=list)

@@ -27,7 +27,7 @@ class TrainingPlan(BaseModel):
     clip: float = Field(1.0, ge=1e-6, le=1e9, description="largest norm of the gradient")
     smoothing: float = Field(0.05, ge=0, le=0.5, description="of the labels")
     noise: float = Field(0.0, ge=0, le=100, description="standard deviation of noise on the standardised inputs")
-    jitter: Literal[0] = Field(0, description="data that are uploaded are no images")
+    jitter: int = Field(0, ge=0, le=1000, description="pixels by which images (IDX files) are moved while training")
     patience: int = Field(1000, ge=1, description="epochs without a better choice that end it")
     validation: float = Field(0.2, ge=0.01, le=0.5, description="share of the training data that chooses the epoch")
     seed: int = Field(0, ge=0, description="of everything that is drawn")

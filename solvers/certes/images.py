@@ -6,6 +6,7 @@ Pixels become float32 from 0 to 1. An image is read row by row, or pixel by pixe
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ Order = Literal["rows", "pixels", "permuted"]
 
 #: Of the order of the pixels in ``permuted``.
 PERMUTATION_SEED = 92916
+_GZIP = b"\x1f\x8b"
 DIGITS = "digits.csv.gz"
 #: Brightest pixel of the digits, and their width and height.
 _BRIGHTEST, _SIDE = 16, 8
@@ -40,7 +42,7 @@ def mnist(folder: Path) -> dict[str, Images]:
     for part, path in files.items():
         labels = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
         pixels = _idx(path, 3)
-        found[part] = (pixels.astype(np.float32) / np.float32(255), _idx(labels, 1).astype(np.int64))
+        found[part] = (scaled(pixels), _idx(labels, 1).astype(np.int64))
     if len(found) > 1 and set(found) != {"train", "t10k"}:
         given = f"images of {', '.join(found)}"
         raise InputError("data", given, "one pair of IDX files, or those of train and t10k", "unknown-value")
@@ -68,6 +70,34 @@ def digits(folder: Path) -> Images:
     return pixels, values[:, -1].astype(np.int64)
 
 
+def idx(data: bytes, dimensions: int, name: str, most: int) -> NDArray[np.uint8]:
+    """The array in the bytes of an IDX file, gzipped or not.
+
+    Args:
+        data: of the file.
+        dimensions: that it has: 3 are images, 1 are labels.
+        name: what it is called in errors.
+        most: bytes that it may have, unpacked.
+
+    Raises:
+        InputError: malformed. TooLargeError: beyond ``most``.
+    """
+    expected = _expected(dimensions)
+    try:
+        with gzip.open(io.BytesIO(data)) if data.startswith(_GZIP) else io.BytesIO(data) as stream:
+            whole = stream.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError("data", f"{name}: {error}"[:200], expected, "unreadable") from error
+    if len(whole) > most:
+        raise TooLargeError("data", f"{name} of more bytes", most)
+    return _array(whole, name, dimensions)
+
+
+def scaled(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Bytes as float32 from 0 to 1."""
+    return pixels.astype(np.float32) / np.float32(255)
+
+
 def ordered(images: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
     """Images, shape (N, height, width), as sequences: rows, or pixels one by one, shape (N, height * width, 1).
 
@@ -83,14 +113,20 @@ def ordered(images: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
 
 def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """An IDX file of bytes, gzipped or not."""
-    expected = f"an IDX file of bytes with {dimensions} dimensions"
-    data = _bytes(path, expected)
-    start = 4 + 4 * dimensions
+    return _array(_bytes(path, _expected(dimensions)), path.name, dimensions)
+
+
+def _expected(dimensions: int) -> str:
+    return f"an IDX file of bytes with {dimensions} dimensions"
+
+
+def _array(data: bytes, name: str, dimensions: int) -> NDArray[np.uint8]:
+    start, expected = 4 + 4 * dimensions, _expected(dimensions)
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < start:
-        raise InputError("data", f"{path.name} with other first bytes", expected, "malformed")
+        raise InputError("data", f"{name} with other first bytes", expected, "malformed")
     shape = [int(k) for k in np.frombuffer(data[4:start], ">u4")]
     if int(np.prod(shape, dtype=object)) != len(data) - start:
-        given = f"{path.name}: {len(data) - start} bytes for shape {shape}"
+        given = f"{name}: {len(data) - start} bytes for shape {shape}"
         raise InputError("data", given, expected, "malformed")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 

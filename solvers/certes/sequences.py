@@ -353,16 +353,16 @@ def _named(kind: str, folder: Path, seed: int) -> DataSet:
     how: Any = order or "rows"
     if family == "digits":
         pixels, labels = images.digits(folder)
-        return _of_images(DataSet.of(images.ordered(pixels, how), labels, seed=seed), how, pixels.shape)
+        return of_images(DataSet.of(images.ordered(pixels, how), labels, seed=seed), how, pixels.shape)
     found = images.mnist(folder)
     shape = next(iter(found.values()))[0].shape
     parts = {part: (images.ordered(pixels, how), labels) for part, (pixels, labels) in found.items()}
     if len(parts) == 1:
-        return _of_images(DataSet.of(*next(iter(parts.values())), seed=seed), how, shape)
-    return _of_images(DataSet.of(*parts["train"], *parts["t10k"]), how, shape)
+        return of_images(DataSet.of(*next(iter(parts.values())), seed=seed), how, shape)
+    return of_images(DataSet.of(*parts["train"], *parts["t10k"]), how, shape)
 
 
-def _of_images(data: DataSet, how: images.Order, shape: tuple[int, ...]) -> DataSet:
+def of_images(data: DataSet, how: images.Order, shape: tuple[int, ...]) -> DataSet:
     """The same, knowing that its sequences are images, where their pixels are in order."""
     image = None if how == "permuted" else (shape[1], shape[2])
     return DataSet(replace(data.train, image=image), replace(data.test, image=image))
@@ -387,21 +387,44 @@ def _archive(path: Path, seed: int) -> DataSet:
     from certes.timeseries import read_ts
 
     series, labels, classes = read_ts(path)
-    whole = _padded(series, labels)
+    whole = padded(series, labels)
     other = path.with_name(path.name.replace("_TRAIN.ts", "_TEST.ts"))
-    if path.name.endswith("_TRAIN.ts") and other.exists():
-        found = DataSet(whole, _alike(_padded(*read_ts(other, classes)[:2]), whole))
-    else:
-        found = _held_out(whole, seed)
+    paired = path.name.endswith("_TRAIN.ts") and other.exists()
+    return split(whole, padded(*read_ts(other, classes)[:2]) if paired else None, seed)
+
+
+def split(whole: Sequences, test: Sequences | None, seed: int) -> DataSet:
+    """A data set of checked sequences; without any to test on, of a fifth of them.
+
+    Raises:
+        InputError: too few, or test data of another shape or purpose.
+    """
+    found = _held_out(whole, seed) if test is None else DataSet(whole, _alike(test, whole))
     if len(found.train) < 2:
         raise InputError("data", f"{len(whole)} sequences", "at least 2 to train and 1 to test", "too-few")
     return found
 
 
-def _padded(series: list[NDArray[np.float32]], labels: NDArray[Any]) -> Sequences:
-    """Series of several lengths in one array, zeros after their ends."""
+def padded(
+    series: list[NDArray[np.float32]], labels: NDArray[Any], most: int | None = None, name: str = ""
+) -> Sequences:
+    """Series of several lengths in one array, zeros after their ends.
+
+    Args:
+        series: each of shape (steps, features).
+        labels: of each.
+        most: bytes that the array may have: one long series makes all of them long.
+        name: what they are called in errors.
+
+    Raises:
+        TooLargeError: beyond ``most``.
+    """
     lengths = np.array([len(one) for one in series], dtype=np.int64)
-    inputs = np.zeros((len(series), int(lengths.max()), series[0].shape[1]), dtype=np.float32)
+    shape = (len(series), int(lengths.max()), series[0].shape[1])
+    size = 4 * shape[0] * shape[1] * shape[2]
+    if most is not None and size > most:
+        raise TooLargeError("data", f"{name}: {size} bytes once all series are as long as the longest", most)
+    inputs = np.zeros(shape, dtype=np.float32)
     for one, values in zip(inputs, series, strict=True):
         one[: len(values)] = values
     return Sequences(inputs, labels, None if (lengths == lengths[0]).all() else lengths)

@@ -29,13 +29,14 @@ _LARGEST_TARGET = 1e30
 
 
 def read_ts(
-    path: str | os.PathLike[str], classes: tuple[str, ...] | None = None
+    source: str | os.PathLike[str] | bytes, classes: tuple[str, ...] | None = None, name: str | None = None
 ) -> tuple[list[NDArray[np.float32]], NDArray[Any], tuple[str, ...]]:
     """Read a file.
 
     Args:
-        path: the file.
+        source: path of the file, or its bytes.
         classes: names of the classes in the order of their numbers; none: numbers are expected; None: see the header.
+        name: what the file is called in errors.
 
     Returns:
         Series of shape (steps, dimensions); labels, shape (N,), int64, and the names of the classes; or targets, shape
@@ -45,8 +46,8 @@ def read_ts(
         InputError: not such a file, or one with missing values that says that it has none.
         TooLargeError: beyond 2 GiB.
     """
-    name = Path(path).name
-    lines = _lines(Path(path))
+    name = name or ("the file" if isinstance(source, bytes) else Path(source).name)
+    lines = _lines(source if isinstance(source, bytes) else Path(source))
     header, start = _header(lines, name)
     declared = _classes(header, name)
     known = declared if classes is None else classes
@@ -67,12 +68,15 @@ def read_ts(
     return series, found, known
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(source: Path | bytes) -> list[str]:
     """Stripped lines; comments of the archives are not always UTF-8."""
+    if isinstance(source, bytes):
+        return [line.strip() for line in source.decode("utf-8-sig", errors="replace").splitlines()]
+    path = source
     try:
         if path.stat().st_size > LARGEST:
             raise TooLargeError("data", f"{path.stat().st_size} bytes", LARGEST)
-        return [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()]
+        return _lines(path.read_bytes())
     except OSError as error:
         raise InputError("data", f"{path.name}: {error}"[:200], "a file that can be read", "unreadable") from error
 

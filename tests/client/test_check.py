@@ -29,6 +29,9 @@ from tests.client.running import ROTATION, STABLE, UNSTABLE, Done, inside, netwo
 
 Capture = pytest.CaptureFixture[str]
 
+#: No quadratic metric proves it, and nothing refutes it.
+UNDECIDED = [[0.0, 4.0], [-0.5, 0.9]]
+
 MODEL = """
 [models.{name}]
 file = "{name}.safetensors"
@@ -340,8 +343,20 @@ def test_paths_stay_inside(capsys: Capture, tmp_path: Path, path: str) -> None:
         Checker(Policy.read(policy), home)
 
 
-@pytest.fixture
-def outcomes(capsys: Capture, tmp_path: Path) -> list[Outcome]:
+def describe(folder: Path, name: str) -> None:
+    """An assembly of the network of that name and a stable one behind it."""
+    network(folder, STABLE, "stable.safetensors", L=0.01 * np.eye(2))
+    modules = {
+        key: {"form": "rate", "tensors": {"W": "W"}, "activation": "tanh", "file": f"{file}.safetensors"}
+        for key, file in (("first", name), ("second", "stable"))
+    }
+    couplings = [{"to": "second", "from": "first", "tensor": "L", "file": "stable.safetensors"}]
+    given = {"modules": modules, "couplings": couplings, "mode": "interface"}
+    (folder / f"{name}.json").write_text(json.dumps(given))
+
+
+@pytest.fixture(params=["network", "assembly"])
+def outcomes(request: pytest.FixtureRequest, tmp_path: Path) -> list[Outcome]:
     """One model of every state, with names and files that no format may trip over."""
     from certes_client.policy.checking import Checker
 
@@ -349,9 +364,20 @@ def outcomes(capsys: Capture, tmp_path: Path) -> list[Outcome]:
     network(tmp_path, STABLE, "fine.safetensors")
     network(tmp_path, STABLE, "slow.safetensors")
     network(tmp_path, ROTATION, "turns.safetensors")
-    (tmp_path / "certes.toml").write_text("".join(MODEL.format(name=k, more=v) for k, v in more.items()))
+    model = MODEL
+    if request.param == "assembly":
+        model = '[models.{name}]\nassembly = "{name}.json"\n{more}\n'
+        network(tmp_path, UNDECIDED, "turns.safetensors")
+        for name in more:
+            describe(tmp_path, name)
+    (tmp_path / "certes.toml").write_text("".join(model.format(name=k, more=v) for k, v in more.items()))
     checker = Checker(Policy.read(tmp_path / "certes.toml"), tmp_path)
     return [checker.check(name) for name in more]
+
+
+def file_of(outcome: Outcome) -> str:
+    """What stands in every format for the file of a model."""
+    return f"{outcome.model}.{'json' if outcome.file.endswith('.json') else 'safetensors'}"
 
 
 def test_json(outcomes: list[Outcome]) -> None:
@@ -360,6 +386,8 @@ def test_json(outcomes: list[Outcome]) -> None:
     assert [model["state"] for model in content["models"]] == ["passed", "failed", "undecided", "error"]
     assert content["models"][0]["claims"]["rate"] > 0.3
     assert content["models"][1]["rules"][1]["name"] == "rate_at_least"
+    assert [model["file"] for model in content["models"]] == [file_of(outcome) for outcome in outcomes]
+    assert [len(model["certificates"]) for model in content["models"]] == [1, 1, 0, 0]
 
 
 def test_junit(outcomes: list[Outcome]) -> None:
@@ -385,14 +413,15 @@ def test_sarif(outcomes: list[Outcome]) -> None:
     ]  # fmt: skip
     assert {rule for rule, _ in found} <= known
     places = [entry["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for entry in run["results"]]
-    assert places == ["slow.safetensors", "turns.safetensors", "gone.safetensors"]
+    assert places == [file_of(outcome) for outcome in outcomes[1:]]
 
 
 def test_github(outcomes: list[Outcome]) -> None:
     lines = FORMATS["github"](outcomes).splitlines()
-    assert lines[0].startswith("::error file=slow.safetensors,title=certes%3A slow failed::rate_at_least: wanted")
-    assert lines[1].startswith("::warning file=turns.safetensors,title=certes%3A turns undecided::undecided")
-    assert lines[2].startswith("::error file=gone.safetensors,")
+    slow, turns, gone = (file_of(outcome) for outcome in outcomes[1:])
+    assert lines[0].startswith(f"::error file={slow},title=certes%3A slow failed::rate_at_least: wanted")
+    assert lines[1].startswith(f"::warning file={turns},title=certes%3A turns undecided::undecided")
+    assert lines[2].startswith(f"::error file={gone},")
     assert len(lines) == 3
 
 
@@ -434,7 +463,7 @@ def test_the_table_and_files(capsys: Capture, tmp_path: Path) -> None:
     assert inside(capsys, "check", "--policy", tmp_path / "none.toml").code == 2
 
 
-def test_init_and_check_as_a_process(tmp_path: Path) -> None:
+def test_init_and_check_as_a_process(capsys: Capture, tmp_path: Path) -> None:
     network(tmp_path, STABLE, "net-tanh.safetensors")
     (tmp_path / "sub").mkdir()
     network(tmp_path / "sub", STABLE, "net-tanh.safetensors")
@@ -447,13 +476,13 @@ def test_init_and_check_as_a_process(tmp_path: Path) -> None:
     assert "broken.safetensors" in done.out
     text = (tmp_path / "certes.toml").read_text()
     assert tomllib.loads(text)["models"]["net-tanh-2"]["file"] == "sub/net-tanh.safetensors"
-    assert process("init", cwd=tmp_path).code == 2, "what is there stays"
-    assert process("init", "--force", cwd=tmp_path).code == 0
+    assert inside(capsys, "init", tmp_path).code == 2, "what is there stays"
+    assert inside(capsys, "init", "--force", tmp_path).code == 0
     done = process("check", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert process("init", tmp_path / "node_modules" / "none").code == 2
+    assert inside(capsys, "init", tmp_path / "node_modules" / "none").code == 2
     (tmp_path / "empty").mkdir()
-    assert process("init", tmp_path / "empty").code == 2
+    assert inside(capsys, "init", tmp_path / "empty").code == 2
 
 
 @given(st.text(min_size=1, max_size=30), st.sampled_from(["tanh", "relu"]))

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from certes_client import certifying
 from certes_client.output import Progress
 
-from tests.client.running import RATE, ROTATION, UNSTABLE, network, process
+from tests.client.running import RATE, ROTATION, UNSTABLE, inside, network, process
+
+Capture = pytest.CaptureFixture[str]
 
 CRASH = "import certes_client.certifying as c\ndef boom(*a, **k): raise {error}\nc.certify = boom"
 SLOW = """
@@ -33,7 +36,7 @@ sys.meta_path.insert(0, Block())
 """
 
 
-def test_certify_then_verify(tmp_path: Path) -> None:
+def test_certify_then_verify(capsys: Capture, tmp_path: Path) -> None:
     net = network(tmp_path)
     done = process("certify", net, *RATE, "--out", tmp_path / "out", "--json")
     assert done.code == 0, done.err
@@ -41,30 +44,34 @@ def test_certify_then_verify(tmp_path: Path) -> None:
     assert process("verify", certificate, "--weights", net).code == 0
     other = network(tmp_path, UNSTABLE, "other.safetensors")
     assert process("verify", certificate, "--weights", other).code == 1
-    assert process("verify", tmp_path / "none", "--weights", net).code == 2
+    assert inside(capsys, "verify", tmp_path / "none", "--weights", net).code == 2
 
 
-def test_not_contracting_and_undecided(tmp_path: Path) -> None:
-    assert process("certify", network(tmp_path, UNSTABLE), *RATE, cwd=tmp_path).code == 1
+def test_not_contracting_and_undecided(capsys: Capture, tmp_path: Path) -> None:
+    assert inside(capsys, "certify", network(tmp_path, UNSTABLE), *RATE, "--out", tmp_path).code == 1
     assert process("certify", network(tmp_path, ROTATION), *RATE, cwd=tmp_path).code == 3
 
 
-def test_bad_input(tmp_path: Path) -> None:
+def test_bad_input(capsys: Capture, tmp_path: Path) -> None:
     assert process("certify", tmp_path / "none", *RATE).code == 2
-    assert process("certify").code == 2
-    assert process("nonsense").code == 2
-    bare = process()
+    assert inside(capsys, "certify").code == 2
+    assert inside(capsys, "nonsense").code == 2
+    bare = inside(capsys)
     assert bare.code == 2
     assert bare.out.startswith("Usage: certes")
-    assert process("--help").code == 0
+    assert inside(capsys, "--help").code == 0
 
 
 CRASHES = ["RuntimeError('x')", "SystemExit(1)", "MemoryError()", "AssertionError()", "OSError(5, 'io')"]
 
 
 @pytest.mark.parametrize(("error", "flags"), list(zip(CRASHES, [("--json",), (), (), ("--json",), ()], strict=True)))
-def test_a_crash_is_4(tmp_path: Path, error: str, flags: tuple[str, ...]) -> None:
-    done = process("certify", network(tmp_path), *RATE, *flags, before=CRASH.format(error=error), cwd=tmp_path)
+def test_a_crash_is_4(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str, flags: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(certifying, "certify", certifying.certify)  # put back afterwards
+    exec(CRASH.format(error=error), {})
+    done = inside(capsys, "certify", network(tmp_path), *RATE, *flags, "--out", tmp_path)
     assert done.code == 4
     assert "internal error" in done.err
     if flags:
@@ -87,7 +94,7 @@ def test_interrupted_is_130(tmp_path: Path) -> None:
 
 def test_an_answer_that_nobody_could_read_is_no_success(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
-        assert process("certify", network(tmp_path), *RATE, "--json", cwd=tmp_path, stdout=full).code == 4
+        assert process("inspect", network(tmp_path), "--json", cwd=tmp_path, stdout=full).code == 4
         assert process("certify", network(tmp_path), *RATE, cwd=tmp_path, stdout=full).code == 4
 
 
@@ -109,14 +116,18 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
     assert "serve" in process("--help", before=BLOCK).out
 
 
-def test_piped_output_is_plain(tmp_path: Path) -> None:
+def test_a_crash_is_4_to_a_shell(tmp_path: Path) -> None:
+    assert process("certify", network(tmp_path), *RATE, before=CRASH.format(error="SystemExit(1)")).code == 4
+
+
+def test_piped_output_is_plain(capsys: Capture, tmp_path: Path) -> None:
     for arguments in (
         ("certify", network(tmp_path), *RATE),
         ("inspect", network(tmp_path)),
-        ("certify", "none", *RATE),
+        ("verify", "none", "--weights", "none"),
         ("--help",),
     ):
-        done = process(*arguments, cwd=tmp_path)
+        done = process(*arguments, cwd=tmp_path) if arguments[0] == "certify" else inside(capsys, *arguments)
         assert "\x1b" not in done.out + done.err
         assert "\r" not in done.out + done.err
 

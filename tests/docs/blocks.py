@@ -245,7 +245,8 @@ class Run:
         elif block.language == "console":
             self._console(block)
         elif block.language == "python":
-            code = compile("\n" * block.line + block.text, str(REPOSITORY / block.page), "exec")
+            text = block.text.replace(PORT, self.shell.address)
+            code = compile("\n" * block.line + text, str(REPOSITORY / block.page), "exec")
             exec(code, self.names)
         elif block.language == "pycon":
             self._session(block)

@@ -116,7 +116,6 @@ def small(folder: Path, text: str, nav: str = "index.md") -> Path:
         ("# A\n\n[below](#below)\n", "#below"),
         ("# A\n\n[x][certes.nothing]\n", "certes.nothing"),
         ("# A\n\n::: certes.nothing\n", "certes.nothing"),
-        ('# A\n\n--8<-- "nothing.md"\n', "nothing.md"),
     ],
 )
 def test_what_is_wrong_breaks_the_build(tmp_path: Path, text: str, warning: str) -> None:
@@ -132,3 +131,10 @@ def test_a_page_that_is_not_listed_breaks_the_build(tmp_path: Path) -> None:
     done = build(tmp_path / "out", folder)
     assert done.returncode != 0
     assert "more.md" in done.stderr
+
+
+def test_make_docs_is_as_strict() -> None:
+    """``--quiet`` would hide warnings from ``--strict``."""
+    [command] = [line for line in (REPOSITORY / "Makefile").read_text().splitlines() if "mkdocs build" in line]
+    assert "--strict" in command
+    assert "--quiet" not in command.partition("#")[0]

@@ -39,7 +39,7 @@ KINDS: list[Kind] = [
     *itertools.product(FORMS, TIMES, SLOPES, ("one time constant", "time constants")),
     *itertools.product(["lure"], TIMES, SLOPES, ["no time constants"]),
 ]
-EACH = 4
+EACH = 2
 
 
 def random_matrix(rng: np.random.Generator, rows: int, columns: int, norm: float) -> np.ndarray:

@@ -50,7 +50,7 @@ def adversary(net: Assembly, generator: torch.Generator, scale: float) -> None:
 def test_it_certifies_after_every_large_step(name: str, guarantee: str) -> None:
     torch.manual_seed(7)
     net, generator = NETS[name](guarantee=guarantee), torch.Generator().manual_seed(3)
-    for k in range(50):
+    for k in range(18):  # as many of each size of step
         adversary(net, generator, (0.1, 1.0, 10.0)[k % 3])
         answer = certes.certify(net, refute=False)
         assert answer.verdict == "contracting", (k, answer.detail)
@@ -140,7 +140,7 @@ def _values(layout: operators.Operator, generator: torch.Generator) -> torch.Ten
 @pytest.mark.parametrize("equation", _equations())
 def test_gradients_against_finite_differences(equation: recurrence.Equation) -> None:
     g = torch.Generator().manual_seed(5)
-    start, drive = torch.randn(2, 5, generator=g).double(), torch.randn(7, 2, 5, generator=g).double()
+    start, drive = torch.randn(2, 5, generator=g).double(), torch.randn(4, 2, 5, generator=g).double()
     step = 0.1 + 0.5 * torch.rand(5, generator=g).double()
     w = [_values(layout, g) for layout in equation.weights]
     c = [_values(layout, g) for layout in equation.couplings]

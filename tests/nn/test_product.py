@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from certes import trained_page as page
 from certes.assemblies import Assembly
 from certes.composition.compose import compose
 from certes.composition.description import read, with_step
-from certes.nn import page, product, skew
+from certes.nn import product, skew
 from certes.nn.architecture import Architecture
 from certes.nn.train import train
 from certes.nn.trainer import Plan

@@ -25,6 +25,12 @@ def loaded_by(statement: str, folder: Path) -> set[str]:
         ("import certes; certes.RateNetwork([[0.5]], activation='tanh')", HEAVY),
         ("import certes_client.cli", WITH_OTHERS),
         ("import certes_client.output, certes_client.verifying, certes_client.policy.document", HEAVY),
+        (
+            "import certes_client.client, certes_client.remote.certifying, certes_client.remote.projecting, "
+            "certes_client.remote.composing, certes_client.remote.training, certes_client.remote.verifying",
+            WITH_OTHERS,
+        ),
+        ("import certes_client.remote.option", HEAVY),
         ("import certes_service", WITH_OTHERS[:-3]),
     ],
 )

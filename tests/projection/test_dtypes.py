@@ -32,7 +32,7 @@ def from_file(W: NDArray[Any], **options: Any) -> tuple[Any, RateNetwork]:
 @pytest.mark.parametrize("condition", ["auto", "absolute", "symmetric", "singular", "lure"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_certificate_is_about_the_rounded_weights(dtype: str, condition: str, tmp_path: Path) -> None:
-    W = gaussian(6, 3.0).astype(DTYPES[dtype])
+    W = gaussian(4, 3.0).astype(DTYPES[dtype])
     file, network = from_file(W, activation="tanh", step=0.2)
     found = certes.project(network, condition)
     assert found.result.verdict == "contracting", found.attempts

@@ -72,7 +72,7 @@ def assert_sound(found: Projection, given: Network, *, exact: bool = False) -> N
 @pytest.mark.parametrize("form", FORMS)
 def test_projections_are_certified_and_idempotent(form: str, time: str, condition: str) -> None:
     """In exact rational arithmetic as well; a second projection changes nothing."""
-    given_network = network(form, time, 5)
+    given_network = network(form, time, 4)
     assert certes.certify(given_network, refute=False).verdict != "contracting"
     found = certes.project(given_network, condition)
     assert not found.unchanged
@@ -237,7 +237,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize("condition", CONDITIONS[1:])
 def test_more_is_never_nearer(condition: str) -> None:
     """A higher rate, or a smaller factor, is a smaller set."""
-    W = gaussian(5, 4)
+    W = gaussian(4, 4)
     rates = [certes.project(RateNetwork(W, "tanh"), condition, rate).distance for rate in (0.05, 0.3, 0.7)]
     factors = [
         certes.project(RateNetwork(W, "tanh", step=0.5), condition, factor).distance for factor in (0.95, 0.8, 0.6)

@@ -207,7 +207,7 @@ def test_the_time_is_noted_while_it_goes_by(place: Place, monkeypatch: pytest.Mo
         assert max(notes) > 0.3
         return answers()
 
-    place.work(job, Scripted(run))
+    assert place.work(job, Scripted(run)) == "done", "what fails inside is the outcome of the job"
 
 
 def test_who_begins_anew_gets_the_whole_time(place: Place) -> None:

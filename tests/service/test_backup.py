@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from certes_service.tenancy.callers import SCOPES
 from certes_service.tenancy.keys import Keys
 from certes_service.tenancy.sessions import Sessions
 
+from tests.client.running import inside
 from tests.service.asking import SMALL, SPEC, post_file, weights
 from tests.service.conftest import CERTES, Running, environment, running, settings_file
 from tests.service.test_verifications import PRIVATE
@@ -139,15 +141,19 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_backup_that_was_changed_is_refused(tmp_path: Path, saved: Path, change: str) -> None:
+def test_a_backup_that_was_changed_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, saved: Path, change: str
+) -> None:
+    for name in set(os.environ) - set(environment()):
+        monkeypatch.delenv(name)
     shutil.copytree(saved, tmp_path / "copy")
     CHANGES[change](tmp_path / "copy")
-    done = certes("storage", "restore", tmp_path / "copy", "--data", tmp_path / "new")
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    done = inside(capsys, "storage", "restore", tmp_path / "copy", "--data", tmp_path / "new")
+    assert done.code == 2, done.out + done.err
+    assert "Traceback" not in done.err
     new = tmp_path / "new" / "blobs"
     assert [path for path in new.rglob("*") if path.is_file() and len(path.name) == 64] == [], "nothing was changed"
-    assert certes("storage", "restore", saved, "--data", tmp_path / "new").returncode == 0
+    assert inside(capsys, "storage", "restore", saved, "--data", tmp_path / "new").code == 0
 
 
 @pytest.mark.slow

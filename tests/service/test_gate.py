@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -205,11 +206,35 @@ def test_the_token_in_a_form(server: Gated) -> None:
         assert response.text == f"a=1&csrf={csrf}&b=2"
         wrong: list[dict[str, object]] = [
             {"data": {"csrf": "x"}}, {"data": {"csrf": [csrf, "x"]}}, {"data": {"CSRF": csrf}},
-            {"data": {}, "params": {"csrf": csrf}}, {"json": {"csrf": csrf}}, {"files": {"csrf": (None, csrf)}},
+            {"data": {}, "params": {"csrf": csrf}}, {"json": {"csrf": csrf}},
             {"data": {"csrf": csrf}, "headers": {"X-CSRF-Token": "x"}}, {"data": {str(k): "" for k in range(2000)}},
         ]  # fmt: skip
         for given in wrong:
             assert_problem(http.post("/v1/echo", **given), 403, "csrf-refused")  # type: ignore[arg-type]
+
+
+def test_the_token_before_files(server: Gated) -> None:
+    """As a browser sends a form without scripts: the first field, and the file after it arrives whole."""
+    cookie, csrf = login(server, server.key())
+    large = bytes(range(256)) * 1000
+    with server.client(cookies={COOKIE: cookie}) as http:
+        response = http.post("/v1/echo", files=[("csrf", (None, csrf)), ("weights", ("net", large))])
+        assert response.status_code == 200
+        assert csrf in response.text
+        assert len(response.content) > len(large), "nothing of it is lost"
+        quoted = {"Content-Type": 'multipart/form-data; boundary="a b"'}
+        body = f'--a b\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n{csrf}\r\n--a b--\r\n'
+        assert http.post("/v1/echo", content=body, headers=quoted).status_code == 200
+        wrong: list[list[tuple[str, Any]]] = [
+            [("csrf", (None, "x"))], [("csrf", (None, csrf + "x"))],
+            [("weights", ("net", b"x")), ("csrf", (None, csrf))], [("a", (None, csrf))],
+            [("csrf", ("csrf", csrf))], [("csrf2", (None, csrf))], [("csrf", (None, "x" * 5000))],
+            [("csrf", (None, f"{csrf}\r\nx"))], [("csrf", (None, csrf, "text/html"))],
+        ]  # fmt: skip
+        for files in wrong:
+            assert_problem(http.post("/v1/echo", files=files), 403, "csrf-refused")
+        for change in (body.replace("--a b--", "--a c--"), body[:-20], body.replace("--a b\r\n", "\r\n--a b\r\n"), ""):
+            assert_problem(http.post("/v1/echo", content=change, headers=quoted), 403, "csrf-refused")
 
 
 def test_a_form_that_is_refused_is_answered_at_once(server: Gated) -> None:

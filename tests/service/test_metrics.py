@@ -15,7 +15,7 @@ from certes_service.storage.errors import StorageError
 JOB = Job(
     id="0" * 32, tenant="one", kind="certificate", queue="solve", question="d" * 64, request={}, weights=None,
     name="net.safetensors", state="running", priority=0, deadline=None, created=1.0, started=2.0, finished=None,
-    owner="worker", attempt=1, progress=None, checkpoint=None, answer=None, error=None,
+    owner="worker", attempt=1, progress=None, checkpoint=None, answer=None, error=None, spent=0.0,
 )  # fmt: skip
 STRANGE = 'strange"} 1\n'
 

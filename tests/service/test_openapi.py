@@ -220,7 +220,7 @@ def conform(url: str, path: str, method: str, mode: GenerationMode, examples: in
     ],
 )
 def test_service_keeps_to_its_document(service: Running, path: str, method: str, mode: GenerationMode) -> None:
-    conform(service.url, path, method, mode, 40 if method == "post" else 8)
+    conform(service.url, path, method, mode, 20 if method == "post" else 8)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from certes.errors import CertesError
 
 #: Files that are looked at, and seconds for the metrics that feedback in one of them needs.
 _MOST, _SECONDS = 1000, 20.0
+_MODULES = re.compile(rb"""\bmodules["']?\s*:""")
 
 
 def descriptions(folder: Path, files: Iterable[Path]) -> tuple[list[Path], set[Path], list[tuple[Path, str]]]:
@@ -48,7 +50,10 @@ def descriptions(folder: Path, files: Iterable[Path]) -> tuple[list[Path], set[P
 def _content(path: Path) -> dict[str, Any] | None:
     """The values of a description; None: of something else."""
     try:
-        content = plaintext.parse(bytes_of(path, "assembly", path.name), "assembly")
+        text = bytes_of(path, "assembly", path.name)
+        if _MODULES.search(text) is None:  # most files: to parse a large one takes seconds
+            return None
+        content = plaintext.parse(text, "assembly")
     except CertesError:
         return None
     modules = content.get("modules") if isinstance(content, Mapping) else None

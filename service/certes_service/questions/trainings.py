@@ -1,8 +1,12 @@
 """Trainings: an architecture and data in, a certified assembly out.
 
 The data are the arrays of a safetensors or .npz file (``inputs`` with ``labels`` or ``targets``, see
-:meth:`certes.sequences.DataSet.of`). After an epoch the whole state goes out as a checkpoint, so that a job whose
-worker died ends with the same weights as one that was left alone. A network that is not certified is a failed job.
+:meth:`certes.sequences.DataSet.of`), ``.ts`` files, or IDX files (:mod:`certes.uploads`). Arrays are checked before
+there is a job. The other formats take a parser, which runs in the solver process: what is wrong with them fails
+the job.
+
+After an epoch the whole state goes out as a checkpoint, so that a job whose worker died ends with the same weights as
+one that was left alone. A network that is not certified is a failed job.
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from certes import strictjson
+from certes import strictjson, uploads
 from certes.certificate.assembly import AssemblyBundle
 from certes.errors import InputError, TooLargeError
-from certes.sequences import DataSet, data_of
+from certes.images import Order
+from certes.sequences import DataSet
 from certes.trainings import Architecture, Plan
+from certes.uploads import unpacked
 from certes.weights import Limits as FileLimits
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,6 +52,7 @@ class TrainingOptions(BaseModel):
     Attributes:
         seconds: time limit, within that of the service; the best epoch by then is the answer.
         keep: of the states of a run one in so many is kept for the gradient; 0: about one in sqrt(time).
+        order: how the images of IDX files become sequences, see :func:`certes.images.ordered`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -54,6 +61,7 @@ class TrainingOptions(BaseModel):
         None, gt=0, allow_inf_nan=False, description="time limit; the best epoch is the answer"
     )
     keep: int = Field(1, ge=0, le=2**31, description="of the states one in so many is kept; 0: one in sqrt(time)")
+    order: Order = Field("rows", description="of IDX files: an image is read row by row, or pixel by pixel")
 
 
 class TrainingFailed(InputError):
@@ -70,7 +78,7 @@ def question(given: dict[str, Any], weights: bytes, name: str) -> TrainingQuesti
     unknown = sorted(set(given) - {"architecture", "plan", *TrainingOptions.model_fields})
     if unknown:
         raise InputError(
-            f"spec.{unknown[0][:60]}", "an unknown entry", "architecture, plan, seconds, keep", "unknown-field"
+            f"spec.{unknown[0][:60]}", "an unknown entry", "architecture, plan, seconds, keep, order", "unknown-field"
         )
     if not isinstance(given.get("architecture"), dict):
         expected = 'an object such as {"modules": [32, 32]}'
@@ -102,7 +110,7 @@ class TrainingQuestion(Plain):
         architecture: what is trained.
         plan: how.
         options: what is asked besides.
-        weights: bytes of a safetensors file with the data.
+        weights: bytes of the data, see :mod:`certes.uploads`.
         name: the file's name.
     """
 
@@ -139,14 +147,24 @@ class TrainingQuestion(Plain):
         if self.options.seconds is not None and self.options.seconds > settings.train_seconds:
             given, longest = f"{self.options.seconds:g} seconds", int(settings.train_seconds)
             raise TooLargeError("spec.seconds", given, longest, "seconds")
-        data = self._data(settings.max_body_bytes)
+        limits = FileLimits(file_bytes=settings.max_body_bytes)
+        files = unpacked(self.weights, self.name, limits)
+        if files["data"].format == "arrays":
+            self._fits(self._data(settings.max_body_bytes), settings.max_states)
+            return
+        if self.plan.jitter and (files["data"].format != "idx" or self.options.order == "permuted"):
+            raise _no_images(self.plan.jitter)
+
+    def _fits(self, data: DataSet, most: int) -> None:
+        """Raise InputError if the data are too wide for a network of so many states, or not what the plan wants."""
+        states = sum(self.architecture.modules)
         said = "targets" if data.train.regression else "labels"
         for name, count in (("inputs", data.train.inputs.shape[2]), (said, data.outputs)):
             if count * states > most**2:  # as many numbers as the largest recurrent matrix
                 given = f"{count} {'features' if name == 'inputs' else 'outputs'} for {states} states"
                 raise TooLargeError(f"data.{name}", given, most**2 // states, "of them")
         if self.plan.jitter and data.train.image is None:
-            raise InputError("spec.plan.jitter", str(self.plan.jitter), "0: the data are no images", "unsupported")
+            raise _no_images(self.plan.jitter)
 
     def undecided(self, reason: Spent, detail: str) -> Solved:
         """A solver that was ended has trained nothing."""
@@ -165,6 +183,7 @@ class TrainingQuestion(Plain):
         from certes.nn.trainer import out_of_memory
 
         data, limit = self._data(context.limits.file_bytes), context.limit(self.options.seconds)
+        self._fits(data, context.limits.states)
         with tempfile.TemporaryDirectory(prefix="certes-training-") as folder:
             try:
                 made = train(
@@ -199,10 +218,12 @@ class TrainingQuestion(Plain):
 
     def _data(self, most: int) -> DataSet:
         try:
-            return data_of(self.weights, FileLimits(file_bytes=most), name=self.name)
+            return uploads.read(self.weights, FileLimits(file_bytes=most), order=self.options.order, name=self.name)
         except TooLargeError:
             raise
         except InputError as error:
+            if error.field in uploads.PARTS:
+                raise
             field = error.field if error.field.startswith("data") else f"data.{error.field}"
             raise InputError(field, error.given, error.expected, error.slug) from None
 
@@ -247,6 +268,10 @@ def _answer(report: Mapping[str, Any], curve: list[dict[str, str]], assembly: di
     told = {name: finite(value) for name, value in report.items() if name not in left_out}
     points = [{name: float(value) for name, value in entry.items()} for entry in curve]
     return {"verdict": "contracting", **told, "curve": finite(points), "assembly": assembly, "weights": None}
+
+
+def _no_images(jitter: int) -> InputError:
+    return InputError("spec.plan.jitter", str(jitter), "0: the data are no images", "unsupported")
 
 
 def _failed(reason: str, detail: str) -> TrainingFailed:

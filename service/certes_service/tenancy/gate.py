@@ -16,18 +16,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import parse_qsl
 
 import anyio
 import anyio.to_thread
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from certes_service.limits import BodyLimit, drain
 from certes_service.settings import Settings
 from certes_service.storage.errors import StorageError
-from certes_service.tenancy import hosts, refusals
+from certes_service.tenancy import fields, hosts, refusals
 from certes_service.tenancy.callers import LOCAL, Caller, Session
 from certes_service.tenancy.keys import Keys, hash_of
 from certes_service.tenancy.paths import Need, need_of
@@ -43,7 +42,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 #: Keys that turn out wrong, from one address in one minute. A key cannot be guessed; this spares the database.
 FAILURES_PER_MINUTE = 60
 #: Longest body of a login, and longest form in which the CSRF token is looked for, in bytes.
-FORM_BYTES = 64 * 1024
+FORM_BYTES = fields.FORM_BYTES
 _LOGIN, _LOGOUT = "/login", "/logout"
 _REMEMBERED = 4096
 _THREADS = 8
@@ -183,7 +182,7 @@ class Gate:
             return receive
         sent = headers.getlist(CSRF_HEADER)
         if not sent:
-            sent, receive = await _form_field(headers, receive, CSRF_FIELD)
+            sent, receive = await fields.read(headers, receive, CSRF_FIELD)
         if len(sent) != 1 or not same(sent[0], session.csrf):
             raise Refused(refusals.csrf(), receive)
         return receive
@@ -236,31 +235,6 @@ def _secret(given: list[str]) -> str | None:
 def _whence(scope: Scope) -> str:
     client = scope.get("client")
     return neighbourhood(client[0] if client else None)
-
-
-async def _form_field(headers: Headers, receive: Receive, name: str) -> tuple[list[str], Receive]:
-    """A field of a plain form, and a ``receive`` that gives the body once more."""
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
-        return [], receive
-    messages: list[Message] = []
-    body = b""
-    while len(body) <= FORM_BYTES:
-        message = await receive()
-        messages.append(message)
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            break
-
-    async def again() -> Message:
-        return messages.pop(0) if messages else await receive()
-
-    if len(body) > FORM_BYTES:
-        return [], again
-    try:
-        fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=1000)
-    except ValueError:
-        fields = []
-    return [value for key, value in fields if key == name], again
 
 
 async def _answer(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

@@ -199,7 +199,8 @@ class Assembly(nn.Module):
             last = self._run(inputs, state, last=True)
             return (last if self.readout is None else self.readout(last)), last
         states = self.states(inputs, state)
-        last = states[-1] if lengths is None else states[lengths - 1, torch.arange(len(inputs), device=inputs.device)]
+        each = torch.arange(inputs.shape[0], device=inputs.device)
+        last = states[-1] if lengths is None else states[lengths - 1, each]
         seen = states.transpose(0, 1) if self.every else last
         return (seen if self.readout is None else self.readout(seen)), last
 
@@ -220,7 +221,7 @@ class Assembly(nn.Module):
         weight = self.input.weight
         with torch.autocast(weight.device.type, enabled=False):  # what is run is what is exported and certified
             seen = (inputs.transpose(0, 1).to(weight.dtype) - self.shift) / self.scale
-            start = weight.new_zeros(len(inputs), self.size) if state is None else state
+            start = weight.new_zeros(inputs.shape[0], self.size) if state is None else state
             couplings = self.skew.values(self.exponent())
             pushes = Pushes(seen, weight, self.input.bias)
             return Run(self.equation, start, pushes, self.steps(), self.weights(), couplings)

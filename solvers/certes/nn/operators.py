@@ -202,7 +202,9 @@ class _Places:
             numbers = [start // width for start in self.first] if kind == "parts" else (
                 [k for start in self.first for k in range(start, start + width)]
             )  # fmt: skip
-            found = self._known[kind, device] = torch.tensor(numbers, device=device)
+            found = torch.tensor(numbers, device=device)
+            if type(found) is Tensor and not torch.compiler.is_compiling():
+                self._known[kind, device] = found  # a compiler's stand-in for a tensor has no numbers: not to be kept
         return found
 
     def take(self, x: Tensor) -> Tensor:

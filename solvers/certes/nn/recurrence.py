@@ -63,7 +63,7 @@ def run(
         InputError: there is no step.
     """
     inputs, weight, bias = Pushes(pushes) if isinstance(pushes, Tensor) else pushes
-    if not len(inputs):
+    if inputs.shape[0] == 0:  # len() would tell a compiler that every batch of time has this length
         raise InputError("inputs", "no steps of time", "at least one", "wrong-shape")
     found: Tensor = _recurrence(start, inputs, weight, bias, step, [*weights, *couplings], equation.spec, last)[0]
     return found.mT
@@ -105,7 +105,7 @@ def _(
     spec: str, last: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     batch, n = start.shape
-    steps = int(inputs.shape[0])
+    steps = inputs.shape[0]
     states, kept = _sizes(steps, _stride(Equation.of_spec(spec).keep, steps), last)
     return start.new_empty((n, batch) if last else (states, n, batch)), start.new_empty(kept, n, batch)
 
@@ -260,4 +260,6 @@ def _stretch(x: Tensor) -> int:
 
 
 def _stride(keep: int, steps: int) -> int:
+    if keep == 1:
+        return 1
     return max(1, math.isqrt(steps)) if keep == 0 else min(keep, steps)

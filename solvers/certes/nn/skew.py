@@ -90,6 +90,9 @@ class Skew(nn.Module):
             torch.randn(sizes[i], sizes[j]) * (0.5 * gain / math.sqrt(busy * max(sizes[i], sizes[j]))) for i, j in pairs
         )
         self._groups = self._grouped()
+        for k, (layout, _) in enumerate(self._groups):  # on the device of the module, and no part of its state
+            for name, index in zip(("rows", "columns"), layout.entries(torch.device("cpu")), strict=True):
+                self.register_buffer(f"_{name}{k}", index, persistent=False)
         entries = 2 * sum(sizes[i] * sizes[j] for i, j in pairs)
         self.sparse = worth_blocks(self.size, entries)
         layouts = [layout for layout, _ in self._groups] if self.sparse else [Dense()]
@@ -107,6 +110,10 @@ class Skew(nn.Module):
             groups.append((Blocks(self.size, to, source, shape), [k for _, _, k in members]))
         return groups
 
+    def _entries(self, group: int) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the blocks of one shape, see :meth:`certes.nn.operators.Blocks.entries`."""
+        return self.get_buffer(f"_rows{group}"), self.get_buffer(f"_columns{group}")
+
     def whitened(self) -> Tensor:
         """Gamma, shape (n, n), skew, of a norm below the bound."""
         gamma = self._whole(self._raw())
@@ -121,8 +128,8 @@ class Skew(nn.Module):
 
     def _whole(self, values: Sequence[Tensor]) -> Tensor:
         found = values[0].new_zeros(self.size, self.size) if values else torch.zeros(self.size, self.size)
-        for (layout, _), value in zip(self._groups, values, strict=True):
-            found = found + layout.whole(value, self.size)
+        for k, value in enumerate(values):
+            found = found.index_put(self._entries(k), value, accumulate=True)
         return found
 
     def _shrink(self, norm: Tensor) -> Tensor:
@@ -138,8 +145,8 @@ class Skew(nn.Module):
         with torch.no_grad():
             left, right = singular_vectors(self._whole(raw))
         norm = left.new_zeros(())
-        for (layout, _), value in zip(self._groups, raw, strict=True):
-            rows, columns = layout.entries(value.device)
+        for k, value in enumerate(raw):
+            rows, columns = self._entries(k)
             norm = norm + (left[rows] * value * right[columns]).sum()
         return norm
 
@@ -155,8 +162,8 @@ class Skew(nn.Module):
             return [self.matrix(exponent)]
         raw, found = self._raw(), []
         shrink = self._shrink(self._norm(raw))
-        for (layout, _), value in zip(self._groups, raw, strict=True):
-            rows, columns = layout.entries(value.device)
+        for k, value in enumerate(raw):
+            rows, columns = self._entries(k)
             found.append(value * shrink * torch.exp(exponent[columns] - exponent[rows]))
         return found
 
