@@ -91,7 +91,7 @@ def _answer(
     question: Question,
     spec: SystemSpec,
     weights: WeightFile,
-    system: System | UnsupportedCell,
+    system: System | GatedNetwork | UnsupportedCell,
     progress: Callable[[str], None],
     server: str | None,
 ) -> Result:

@@ -215,6 +215,7 @@ def run(question: Question, out: Path | None, key: Path | None, as_json: bool, s
     Raises:
         InputError: anything about the input. RemoteError: ``server`` did not answer, or not truly.
     """
+    from certes.cells import GatedNetwork
     from certes.errors import InputError
     from certes.projection import project as project_here
     from certes.projection.files import certified_file
@@ -228,7 +229,7 @@ def run(question: Question, out: Path | None, key: Path | None, as_json: bool, s
     with output.Progress("project").running() as progress:
         progress(f"reading {question.file.name}")
         spec, weights, system = question.system.read(question.file)
-        if isinstance(system, UnsupportedCell):
+        if isinstance(system, UnsupportedCell | GatedNetwork):
             expected = "a plain recurrent layer: rate, hopfield or torch-rnn"
             raise InputError("--form", system.detail, expected, "not-applicable")
         with _options():

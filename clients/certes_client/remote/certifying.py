@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from certes.cells import GatedNetwork
 from certes.certify import certify, check
 from certes.composition.torch_layers import CELLS
 from certes.conditions.base import Backend
@@ -26,7 +27,7 @@ def answer(
     question: Question,
     spec: SystemSpec,
     weights: WeightFile,
-    system: System | UnsupportedCell,
+    system: System | GatedNetwork | UnsupportedCell,
     progress: Callable[[str], None],
 ) -> Result:
     """As :func:`certes.certify` would answer, but searched for elsewhere.

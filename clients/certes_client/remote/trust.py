@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from certes import words
+from certes.cells import GatedNetwork
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate, restated
 from certes.errors import InputError
-from certes.proofs import InstabilityWitness, SwitchingWitness
+from certes.proofs import GatedWitness, InstabilityWitness, SwitchingWitness
 from certes.results import Attempt, Result
 from certes.systems import System
 from certes.weights import WeightFile
@@ -33,7 +34,7 @@ Fetch = Callable[[str], Certificate]
 def result(
     answer: Concluded,
     fetch: Fetch,
-    system: System,
+    system: System | GatedNetwork,
     weights: WeightFile | None,
     *,
     condition: str = "auto",
@@ -69,7 +70,7 @@ def result(
     if verdict == "contracting" and rate not in ("best", None):
         _reached(float(rate), numbers.rate, numbers.factor)
     proof = stated.array_proof
-    witness = proof if isinstance(proof, InstabilityWitness | SwitchingWitness) else None
+    witness = proof if isinstance(proof, InstabilityWitness | SwitchingWitness | GatedWitness) else None
     return Result(
         verdict,
         rate=numbers.rate,
@@ -88,7 +89,7 @@ def result(
 def certificate(
     found: Certificate,
     verdict: str,
-    system: System,
+    system: System | GatedNetwork,
     weights: WeightFile | None,
     step: Literal["given", "max"] = "given",
 ) -> Certificate:
@@ -103,7 +104,7 @@ def certificate(
     """
     about = system
     try:
-        if step == "max" and not system.discrete:
+        if step == "max" and isinstance(system, System) and not system.discrete:
             about = system.with_step(found.statement.predicate.system.step)
         stated = restated(found, about)
     except InputError as error:
