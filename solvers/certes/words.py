@@ -242,7 +242,7 @@ def gated_lines(witness: GatedWitness) -> list[tuple[str, str]]:
     growth = claimed(witness.growth, up=False)
     return [
         ("fixed point", "a constant input in the declared box lets the cell rest at a point"),
-        ("unstable", f"a mode there grows by more than {growth} per step, so the cell contracts in no norm"),
+        ("unstable", f"a mode there grows by more than {growth} per step, so the cell contracts in no norm around it"),
         ("two starts", f"{apart:.2g} apart, under that input they have parted after {witness.horizon:.0f} steps"),
     ]
 
