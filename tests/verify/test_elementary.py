@@ -41,6 +41,23 @@ def test_values_lie_in_their_enclosures(s: float) -> None:
         assert found.upper[0] - found.lower[0] < 1e-12
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.floats(-45.0, 0.0) | st.floats(-800.0, 0.0) | st.floats(-1e-300, 0.0) | st.sampled_from([-45.0, -0.0]))
+def test_the_exponential_itself(t: float) -> None:
+    """Relative to its value, which the logistic function hides beside 1."""
+    found = elementary._exponential(np.array([t]))
+    before = flint.ctx.prec
+    flint.ctx.prec = 400
+    try:
+        assert _holds(found, flint.arb(t).exp())
+    finally:
+        flint.ctx.prec = before
+    if t >= -45.0:
+        assert found.upper[0] <= found.lower[0] * (1 + 1e-11)
+    else:
+        assert found.upper[0] < 1e-19
+
+
 @settings(max_examples=200, deadline=None)
 @given(FLOATS)
 def test_any_float_is_enclosed_inside_the_range(s: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from certes.proofs import Claims, GatedProof, SingularProof
 from certes.verify import gated
 from certes.verify.elementary import Interval
 from certes.verify.gated import admissible, image, row_sums, verify_gated
+from certes.verify.intervals import Box
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,7 +57,7 @@ def test_sampled_jacobians_lie_below_the_majorant(kind: str, seed: int) -> None:
     r = 2.0 ** random.uniform(-8, 0, size)
     bounds = row_sums(cell, Interval(lower, upper), admissible(cell), r)
     over = image(cell, Interval(lower, upper), admissible(cell))
-    for _ in range(40):
+    for _ in range(200):  # 10,000 Jacobians in all
         state, given_ = points(random, lower, upper), points(random, *box)
         rows = np.abs(judge.derivative(kind, weights, state, given_)) @ r
         assert (rows <= bounds * (1 + 1e-12) + 1e-300).all()
@@ -176,6 +179,7 @@ TAMPERED: dict[str, tuple[Change, set[str]]] = {
     "start upside down": (lambda p: {"start_lower": p.start_upper + 1.0}, {"shapes"}),
     "start from less": (lambda p: {"start_upper": 0.999 * p.start_upper}, {"starts"}),
     "start from less below": (lambda p: {"start_lower": 0.999 * p.start_lower}, {"starts"}),
+    "one step fewer": (lambda p: {"steps": p.steps - 1.0}, {"entry"}),
     "start from the invariant box": (
         lambda p: {"start_lower": p.lower, "start_upper": p.upper, "steps": 0.0},
         {"starts"},
@@ -203,6 +207,69 @@ def test_tampered_proofs_are_refused(proven, name: str) -> None:
     assert report.verdict == "undecided"
     assert report.failed is not None
     assert report.failed.name in obligations
+
+
+def test_an_lstm_starts_from_every_state_that_it_can_rest_in() -> None:
+    """c = 0 alone is too little: entered, but left by the map, and it may miss a fixed point."""
+    _, cell = calm("lstm")
+    proof, factor = proof_of(cell)
+    n, claims = cell.size, Claims(factor=factor)
+    nothing = np.r_[np.zeros(n), np.ones(n)]
+    narrow = replace(proof, start_lower=-nothing, start_upper=nothing)
+    assert verify_gated(cell, narrow, claims).failed.name == "starts"
+    wide = np.r_[np.zeros(n), -np.ones(n)]
+    assert verify_gated(cell, replace(proof, start_lower=wide), claims).failed.name == "starts"
+    b = np.array([0.0, 0.0, 2.0, 0.0])  # g > 0 whatever h is: c > 1 is never left, and does not hold c = 0
+    pulled = LSTMNetwork(np.zeros((4, 1)), np.full((4, 1), 0.01), b, inputs=(0, 0))
+    proof, factor = proof_of(pulled)
+    above = replace(proof, start_lower=np.array([0.5, -1.0]), start_upper=np.array([1.5, 1.0]))
+    assert image(pulled, Interval(above.start_lower, above.start_upper), admissible(pulled)).lower[0] > 0.5
+    report = verify_gated(pulled, above, Claims(factor=factor))
+    assert report.failed is not None
+    assert report.failed.name == "starts"
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), wide=st.booleans())
+@pytest.mark.parametrize("kind", KINDS)
+def test_row_sums_are_bounds_in_exact_arithmetic(kind: str, seed: int, wide: bool) -> None:
+    """Rows whose terms cancel to the last bits, summed as rational numbers at an end of each coefficient."""
+    random, n = np.random.default_rng(seed), 3
+    weights = judge.random_cell(random, kind, n, 1, scale=1e6)
+    weights["U"][n : 2 * n] = -weights["U"][:n] * (1 + 2.0**-52 * random.integers(-3, 4, (n, n)))
+    cell = cell_of(kind, weights)
+    part = int(random.integers(cell.parts))
+
+    def some(near: float) -> Box:
+        mid = near * (1 + 2.0**-52 * random.integers(-3, 4, n))
+        return Box(mid, np.abs(mid) * (2.0**-40 if wide else 0.0))
+
+    common = random.uniform(0.1, 1.0)
+    terms = ((0, some(common)), (1, some(common)), (2, Box.exact(np.zeros(n))))
+    corner = gated.Corner(part, some(random.uniform(0.1, 1.0)), terms)
+    r = 2.0 ** random.uniform(-4, 0, cell.states)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gated, "corners", lambda *_: iter([corner]))
+        bounds = row_sums(cell, Interval(-r, r), admissible(cell), r).reshape(cell.parts, n)[part]
+    for i in range(n):
+        ends = [[Fraction(float(box.mid[i])) + sign * Fraction(float(box.rad[i])) for sign in (-1, 1)]
+                for box in [corner.own] + [box for _, box in terms]]  # fmt: skip
+        for own, *chosen in product(*ends):
+            total = Fraction(0)
+            if kind == "lstm":
+                total += abs(own) * Fraction(float(r[i]))
+            for j in range(n):
+                entry = own if kind == "gru" and i == j else Fraction(0)
+                for (gate, _), value in zip(terms, chosen, strict=True):
+                    entry += value * Fraction(float(cell.gate("U", gate)[i, j]))
+                total += abs(entry) * Fraction(float(r[-n:][j]))
+            assert total <= Fraction(float(bounds[i]))
+
+
+def test_another_rounding_mode_is_refused(monkeypatch: pytest.MonkeyPatch, proven) -> None:
+    _, _, cell, proof, factor = proven
+    monkeypatch.setattr(gated, "rounds_to_nearest", lambda _: False)
+    assert verify_gated(cell, proof, Claims(factor=factor)).failed.name == "arithmetic"
 
 
 @pytest.mark.parametrize(

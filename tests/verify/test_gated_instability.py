@@ -10,7 +10,7 @@ import pytest
 from certes.conditions import gated as condition
 from certes.engines.monitor import Monitor
 from certes.equilibria import derivative, refute_cell
-from certes.proofs import Claims, GatedWitness
+from certes.proofs import Claims, GatedWitness, SingularProof
 from certes.verify import gated_instability
 from certes.verify.elementary import Interval, exact
 from certes.verify.gated import verify_gated
@@ -121,6 +121,13 @@ def test_tampered_witnesses_are_refused(refuted, name: str) -> None:
     assert report.failed.name in obligations
 
 
+def test_another_kind_of_witness_is_refused(refuted) -> None:
+    _, _, cell, _ = refuted
+    report = verify_gated_instability(cell, SingularProof(np.ones(3), 0.5))  # type: ignore[arg-type]
+    assert report.failed is not None
+    assert report.failed.name == "condition"
+
+
 def test_a_box_that_excludes_the_input_is_no_refutation(refuted) -> None:
     kind, weights, cell, witness = refuted
     elsewhere = cell.with_inputs((witness.input + 0.1, witness.input + 0.2))
@@ -195,7 +202,7 @@ def _hunt(seeds: range) -> dict[str, int]:
 
 
 def test_hunt_for_a_false_answer() -> None:
-    found = _hunt(range(12))
+    found = _hunt(range(5))
     assert found["yes"] > 0
     assert found["no"] > 0
 
