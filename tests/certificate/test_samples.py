@@ -23,11 +23,12 @@ SAMPLES = [
 
 
 def test_every_format_has_samples() -> None:
-    """15 samples of format 1, and one of every case in format 2: none may be lost."""
+    """15 samples of format 1, one of every case in format 2, cells in format 3: none may be lost."""
     stored = {path.parent.name: set(json.loads(path.read_text())) for path in STORED.glob("v*/manifest.json")}
     assert set(stored) == {f"v{version}" for version in FORMATS}
     assert len(stored["v1"]) == 15
     assert set(NAMES) < stored["v2"]
+    assert stored["v3"] == {f"{cell}-{word}" for cell in ("gru", "lstm") for word in ("proven", "refuted")}
 
 
 @pytest.mark.parametrize(("folder", "name", "entry"), SAMPLES)

@@ -238,7 +238,8 @@ STRUCTURE = [
     (("_type",), "https://in-toto.io/Statement/v2", "unsupported-format"),
     (("_type",), DELETE, "malformed"),
     (("predicateType",), "urn:certes:contraction:v2", "unsupported-format"),
-    (("predicate", "format"), 3, "unsupported-format"),
+    (("predicate", "format"), 4, "unsupported-format"),
+    (("predicate", "format"), 3, "malformed"),  # of gated cells only
     (("predicate", "format"), 1, "malformed"),  # it has no entries for a bound
     (("predicate", "verdict"), "stable", "malformed"),
     ((*CLAIMS, "rate_bound"), DELETE, "malformed"),
