@@ -215,9 +215,9 @@ def run(question: Question, out: Path | None, key: Path | None, as_json: bool, s
     Raises:
         InputError: anything about the input. RemoteError: ``server`` did not answer, or not truly.
     """
+    import certes
     from certes.cells import GatedNetwork
     from certes.errors import InputError
-    from certes.projection import project as project_here
     from certes.projection.files import certified_file
     from certes.systems import UnsupportedCell
 
@@ -236,7 +236,7 @@ def run(question: Question, out: Path | None, key: Path | None, as_json: bool, s
             weighting = question.weighting.matrix(spec, weights, system)
             kept = question.kept(weights)
             if server is None:
-                found = project_here(system, keep=kept, weighting=weighting, progress=progress, **question.search)
+                found = certes.project(system, keep=kept, weighting=weighting, progress=progress, **question.search)
             else:
                 from certes_client.remote.projecting import Question as Asked
 
