@@ -16,10 +16,11 @@ from certes.composition.certificates import certified
 from certes.composition.compose import compose
 from certes.composition.description import read
 from certes.composition.whole import flattened
+from certes.trained import DESCRIPTION
 from certes.weights import read_weights, write_weights
 from certes_client.policy.document import Policy
 from certes_client.policy.inspecting import first_policy
-from certes_client.policy.subjects import DESCRIPTION, Composed
+from certes_client.policy.subjects import Composed
 
 from tests.client.running import inside
 from tests.client.test_check import check, keys, only

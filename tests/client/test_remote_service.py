@@ -16,7 +16,7 @@ import certes
 import numpy as np
 import pytest
 from certes.weights import to_bytes
-from certes_client import AsyncClient, Client, Job, ServiceError
+from certes_client import AsyncClient, Client, Job, RemoteError, ServiceError
 
 from tests.service.asking import SMALL, SPEC, UNSTABLE, weights
 from tests.service.conftest import CERTES, Running, environment, running, settings_file
@@ -187,7 +187,7 @@ def test_a_wait_goes_on_over_the_death_of_the_service(mortal: _Mortal) -> None:
             try:
                 client.health()
                 break
-            except Exception:
+            except RemoteError:
                 time.sleep(0.5)
 
         def murder() -> None:

@@ -15,7 +15,7 @@ from certes.words import claimed
 
 from certes_client.policy.document import ModelPolicy, Policy
 from certes_client.policy.store import Document, Store
-from certes_client.policy.subjects import DESCRIPTION, Subject, Undecided, subjects
+from certes_client.policy.subjects import Subject, Undecided, subjects
 
 State = Literal["passed", "failed", "undecided", "error"]
 #: The exit code of each state; the code of a whole policy is that of the worst model, in this order.
@@ -144,7 +144,10 @@ class Checker:
         self._progress(f"{name}: reading {model.source}")
         field = f"models.{name}.{'file' if model.assembly is None else 'assembly'}"
         path = inside(self._folder, model.source, field)
-        if model.assembly is not None and path.is_dir():  # the link in a folder may lead out of it
+        if model.assembly is not None and path.is_dir():
+            from certes.trained import DESCRIPTION  # brings all of composition with it
+
+            # the link in a folder may lead out of it
             path = inside(self._folder, f"{model.source}/{DESCRIPTION}", field)
         found = [self._part(name, model, part) for part in subjects(model, path)]
         return Outcome(

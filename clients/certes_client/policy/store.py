@@ -104,10 +104,10 @@ class Store:
                 if of_assembly
                 else Certificate.read(self.folder / f"{digest}{CERTIFICATE_SUFFIX}")
             )
-            found.statement  # noqa: B018  (parsed: that of an assembly is not looked at when it is read)
+            stated = found.statement  # that of an assembly is parsed only here
         except InputError:
             return None
-        return found if found.digest == digest else None
+        return found if stated is not None and found.digest == digest else None
 
 
 def question(model: ModelPolicy, system: System | GatedNetwork) -> str:

@@ -28,8 +28,6 @@ from certes.weights import read_weights
 from certes_client.policy.document import ModelPolicy
 from certes_client.policy.store import Document, question
 
-#: Name of the description in a folder that a training has written: :data:`certes.nn.product.DESCRIPTION`.
-DESCRIPTION = "assembly.json"
 #: Certificates beside a description that are tried.
 _MOST = 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from certes.certificate.envelope import Envelope
 from certes.proofs import Verdict
@@ -13,6 +13,7 @@ from certes.verify.report import Check, Report
 
 from certes_client.remote.errors import BadAnswer, ServiceError
 
+Choice = TypeVar("Choice")
 _DIGEST, _NAME = re.compile("[0-9a-f]{64}"), re.compile("[0-9A-Za-z_-]{1,80}")
 _VERDICTS: dict[str, Verdict] = {
     "contracting": "contracting", "not_contracting": "not_contracting", "undecided": "undecided",
@@ -51,6 +52,29 @@ class Answer(Mapping[str, Any]):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise BadAnswer(f"the service answered with {name} {value!r}, which is no number"[:300])
         return None if value is None else float(value)
+
+    def one_of(self, name: str, choices: Mapping[str, Choice]) -> Choice:
+        """A member that is one of a few words.
+
+        Raises:
+            BadAnswer: something else.
+        """
+        value = self.raw.get(name)
+        if not isinstance(value, str) or value not in choices:
+            raise BadAnswer(f"the service answered with the {name} {value!r}"[:300])
+        return choices[value]
+
+    def objects(self, name: str) -> tuple[Answer, ...]:
+        """A member that is a list of objects; none where it is missing or null.
+
+        Raises:
+            BadAnswer: something else.
+        """
+        found = self.raw.get(name)
+        entries = () if found is None else found
+        if not isinstance(entries, list | tuple) or not all(isinstance(entry, Mapping) for entry in entries):
+            raise BadAnswer(f"the service answered with {name} that are no list of objects")
+        return tuple(Answer(entry) for entry in entries)
 
     def text(self, name: str) -> str | None:
         """A member that is text, or null.
@@ -204,10 +228,7 @@ class TrainingAnswer(AssemblyAnswer):
         Raises:
             BadAnswer: no such list.
         """
-        found = self.raw.get("curve", ())
-        if not isinstance(found, list | tuple) or not all(isinstance(entry, Mapping) for entry in found):
-            raise BadAnswer("the service answered with a learning curve that is no list of objects")
-        return tuple(found)
+        return tuple(entry.raw for entry in self.objects("curve"))
 
 
 class VerificationAnswer(Answer):
@@ -294,8 +315,8 @@ class Job(Answer):
         if told is None:
             return None
         fraction = told.get("fraction")
-        known = isinstance(fraction, int | float) and not isinstance(fraction, bool)
-        return Progress(str(told.get("phase", "")), float(fraction) if known else None, str(told.get("message", "")))  # type: ignore[arg-type]
+        known = None if isinstance(fraction, bool) or not isinstance(fraction, int | float) else float(fraction)
+        return Progress(str(told.get("phase", "")), known, str(told.get("message", "")))
 
     @property
     def outcome(self) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from certes import words
@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 
 from certes_client.remote import trust
 from certes_client.remote.answers import Answer, ProjectionAnswer
-from certes_client.remote.errors import BadAnswer, Untrusted
+from certes_client.remote.errors import Untrusted
 from certes_client.remote.option import connected, told
 
 if TYPE_CHECKING:
     from certes_client.remote.client import Client
 
 #: Names under which arrays travel that are in no weight file.
+_OUTCOMES: Mapping[str, Literal["certified", "refused", "nothing"]] = {
+    "certified": "certified", "refused": "refused", "nothing": "nothing",
+}  # fmt: skip
 _MASK, _WEIGHTING = "certes.mask", "certes.weighting"
 
 
@@ -92,7 +95,6 @@ class Question:
             raise Untrusted(
                 f"the service says that its weights are {found.distance} away; they are {distance:.6g} away"
             )
-        _check_kept(self.problem.structure, new)
         said = found.result
         if said.digest != digest:
             raise Untrusted("the service's answer is about another certificate than the one that it names")
@@ -156,7 +158,7 @@ class Question:
             shrink_distance=found.number("shrink_distance"),
             fixed_scaling_distance=found.number("fixed_scaling_distance"),
             distance_bound=found.number("distance_bound"),
-            attempts=_attempts(found.raw.get("attempts")),
+            attempts=tuple(_attempt(entry) for entry in found.objects("attempts")),
         )
 
 
@@ -176,19 +178,11 @@ def _check_kept(structure: Structure, new: Network) -> None:
         raise Untrusted(f"the service sent weights of a rank beyond {structure.rank}")
 
 
-def _attempts(given: object) -> tuple[SetAttempt, ...]:
-    if not isinstance(given, list | tuple | None) or not all(isinstance(entry, Mapping) for entry in given or ()):
-        raise BadAnswer("the service answered with attempts that are no list of objects")
-    return tuple(_attempt(Answer(entry)) for entry in given or ())
-
-
 def _attempt(entry: Answer) -> SetAttempt:
-    outcome, reason = entry.text("outcome"), entry.text("reason")
-    if outcome not in ("certified", "refused", "nothing"):
-        raise BadAnswer(f"the service answered with an attempt whose outcome is {outcome!r}"[:200])
+    reason = entry.text("reason")
     return SetAttempt(
         words.printable(entry.text("condition") or ""),
-        outcome,  # type: ignore[arg-type]
+        entry.one_of("outcome", _OUTCOMES),
         entry.number("distance"),
         None if reason is None else words.printable(reason),
         words.printable(entry.text("detail") or "", 2000),

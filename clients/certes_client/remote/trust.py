@@ -22,12 +22,15 @@ from certes.systems import System
 from certes.weights import WeightFile
 
 from certes_client.remote.answers import Concluded
-from certes_client.remote.errors import BadAnswer, Untrusted
+from certes_client.remote.errors import Untrusted
 
 #: An answer that is undecided and proven all the same.
 _PROVEN = "no_quadratic_metric"
 #: By how much, relative, a claim may miss the number that was asked for: the rounding of one division.
 _SLACK = 1e-12
+_OUTCOMES: Mapping[str, Literal["proven", "refused", "nothing"]] = {
+    "proven": "proven", "refused": "refused", "nothing": "nothing",
+}  # fmt: skip
 Fetch = Callable[[str], Certificate]
 
 
@@ -135,29 +138,15 @@ def _word(answer: Concluded) -> dict[str, Any]:
         "detail": _clean(answer.detail),
         "certified_scale": answer.number("certified_scale") if answer.verdict == "undecided" else None,
         "refuted_scale": answer.number("refuted_scale") if answer.verdict == "undecided" else None,
-        "attempts": attempts(answer.raw.get("attempts")),
+        "attempts": tuple(_attempt(Concluded(entry.raw)) for entry in answer.objects("attempts")),
         "also": tuple(_clean(str(name)) for name in also) if isinstance(also, list | tuple) else (),
     }
 
 
-def attempts(given: object) -> tuple[Attempt, ...]:
-    """What was tried, as the library tells it.
-
-    Raises:
-        BadAnswer: no such list.
-    """
-    if not isinstance(given, list | tuple | None) or not all(isinstance(entry, Mapping) for entry in given or ()):
-        raise BadAnswer("the service answered with attempts that are no list of objects")
-    return tuple(_attempt(Concluded(entry)) for entry in given or ())
-
-
 def _attempt(entry: Concluded) -> Attempt:
-    outcome = entry.text("outcome")
-    if outcome not in ("proven", "refused", "nothing"):
-        raise BadAnswer(f"the service answered with an attempt whose outcome is {outcome!r}"[:200])
     return Attempt(
         _clean(entry.text("condition") or ""),
-        outcome,  # type: ignore[arg-type]
+        entry.one_of("outcome", _OUTCOMES),
         entry.number("rate"),
         entry.number("factor"),
         None if entry.reason is None else _clean(entry.reason),

@@ -172,11 +172,7 @@ def _fits(evidence: GatedEvidence) -> bool:
     return (
         held
         and all(vector.shape == (cell.states,) for vector in vectors)
-        and witness.lyapunov.shape
-        == (
-            cell.states,
-            cell.states,
-        )
+        and witness.lyapunov.shape == (cell.states,) * 2
     )
 
 
