@@ -26,10 +26,10 @@ from certes_client.remote.option import connected, told
 if TYPE_CHECKING:
     from certes_client.remote.client import Client
 
-#: Names under which arrays travel that are in no weight file.
 _OUTCOMES: Mapping[str, Literal["certified", "refused", "nothing"]] = {
     "certified": "certified", "refused": "refused", "nothing": "nothing",
 }  # fmt: skip
+#: Names under which arrays travel that are in no weight file.
 _MASK, _WEIGHTING = "certes.mask", "certes.weighting"
 
 

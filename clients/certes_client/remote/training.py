@@ -91,12 +91,13 @@ def train(
         client.save_weights(found.digest, draft / trained.WEIGHTS)
         progress("verifying what it made")
         composition = _proven(draft, found, architecture)
+        report, curve = _report(found), _curve(found)
         trained.clear(out)
         for part in (trained.WEIGHTS, trained.DESCRIPTION):
             (draft / part).replace(out / part)
     question = {"architecture": spec["architecture"], "plan": spec["plan"], "data": digest}
-    report = _report(found) | question | _facts(found, composition, architecture)
-    path, whole = trained.certify(out, composition, _curve(found), report, key, draw=True)
+    report |= question | _facts(found, composition, architecture)
+    path, whole = trained.certify(out, composition, curve, report, key, draw=True)
     return Made(out, path, whole)
 
 
@@ -208,9 +209,13 @@ def _whole(found: TrainingAnswer, name: str) -> int:
 
 
 def _curve(found: TrainingAnswer) -> list[dict[str, float]]:
-    points = []
+    headline = "accuracy" if found.text("task") == "classification" else "rmse"
+    needed, points = {"epoch", "loss", "validation_loss", f"validation_{headline}"}, []
     for entry in found.curve:
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in entry.values()):
-            raise BadAnswer("the service answered with a learning curve that has something else than numbers")
+        values = entry.values()
+        if not needed <= set(entry) or not all(isinstance(x, int | float) and math.isfinite(x) for x in values):
+            raise BadAnswer("the service answered with a learning curve that lacks numbers")
         points.append({name: int(value) if name == "epoch" else value for name, value in entry.items()})
+    if not points:
+        raise BadAnswer("the service answered with a learning curve of no epoch")
     return points
