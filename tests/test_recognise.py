@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from certes.cells import CELLS
 from certes.errors import InputError
 from certes.recognise import recognise
 from certes.spec import SystemSpec
@@ -32,15 +33,21 @@ def test_example_models(name: str, kind: str, candidates: tuple[str, ...]) -> No
     weights = read_weights(MODELS / f"{name}.safetensors")
     found = recognise(weights)
     assert (found.kind, found.candidates) == (kind, candidates)
-    if found.spec is not None:  # what is suggested works, once the activation is added
+    if kind in CELLS:  # what is suggested works, once the box of inputs is added
+        assert found.spec is not None
+        gated = SystemSpec.parse({**found.spec, "inputs": [0, 1]}).system(weights)
+        assert isinstance(gated, CELLS[kind])
+        assert gated.size == 64
+        assert set(gated.tensors) == {"W", "U", "b", "c"}
+        other = TORCH.system(weights)
+        assert isinstance(other, UnsupportedCell)
+        assert other.cell == kind
+        assert "64 states" in other.detail
+    else:  # likewise, once the activation is added
+        assert found.spec is not None
         system = SystemSpec.parse({**found.spec, "activation": "relu"}).system(weights)
         assert isinstance(system, RateNetwork)
         assert system.size == int(name.rpartition("-")[2])
-    else:
-        cell = TORCH.system(weights)
-        assert isinstance(cell, UnsupportedCell)
-        assert cell.cell == kind
-        assert "64 states" in cell.detail
 
 
 def test_torch_rnn_is_the_map_with_step_one() -> None:

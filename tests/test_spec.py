@@ -24,7 +24,8 @@ BARE: dict[str, Any] = {"form": "rate", "tensors": {"W": "w"}}
     ("given", "field", "slug"),
     [
         ({}, "spec.form", "missing-value"),
-        ({**RATE, "form": "gru"}, "spec.form", "unknown-value"),
+        ({**RATE, "form": "elman"}, "spec.form", "unknown-value"),
+        ({**RATE, "form": "gru"}, "spec.activation", "conflict"),
         ({**RATE, "form": None}, "spec.form", "unknown-value"),
         ({**RATE, "more": 1}, "spec.more", "unknown-field"),
         ({**RATE, "tensors": {}}, "spec.tensors", "missing-value"),

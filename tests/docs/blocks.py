@@ -234,7 +234,10 @@ class Run:
     def block(self, block: Block) -> None:
         """Run a block, or read it; raises where it is not as it says."""
         here = Path(self.shell.run("pwd")[0].strip("\n"))
-        os.chdir(here)
+        with contextlib.chdir(here):
+            self._block(block, here)
+
+    def _block(self, block: Block, here: Path) -> None:
         if block.title is not None:
             target = (here / block.title).resolve()
             assert target.is_relative_to(self.folder.resolve()), f"{block.where}: {block.title} leaves the folder"

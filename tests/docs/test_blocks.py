@@ -43,9 +43,8 @@ WITH_BLOCKS = [
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS)
-def test_the_blocks_of_a_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_blocks_of_a_page(page: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
-    monkeypatch.chdir(tmp_path)
     with Shell(tmp_path) as shell:
         run = Run(tmp_path, shell)
         for block in BLOCKS[page]:
@@ -156,8 +155,8 @@ def test_a_block_that_is_wrong_is_noticed(block: Block, tmp_path: Path) -> None:
         Run(tmp_path, shell).block(block)
 
 
-def test_a_page_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_page_is_one_run(tmp_path: Path) -> None:
+    before = Path.cwd()
     with Shell(tmp_path) as shell:
         run = Run(tmp_path, shell)
         for block in (
@@ -169,6 +168,7 @@ def test_a_page_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             made("python", "assert y == 2\n"),
         ):
             run.block(block)
+    assert Path.cwd() == before, "what runs beside it counts on it"
 
 
 def test_the_examples_in_docstrings() -> None:
