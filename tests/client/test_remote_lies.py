@@ -96,7 +96,9 @@ def test_no_lie_about_an_unstable_network_is_a_yes(
     assert [file.name for file in work.iterdir()] == ["bad.safetensors"]
 
 
-@pytest.mark.parametrize("what", ["proof", "document", "rate", "condition", "activation", "undecided", "honest"])
+@pytest.mark.parametrize(
+    "what", ["proof", "document", "rate", "factor", "condition", "activation", "undecided", "honest"]
+)
 def test_only_the_certificate_that_was_asked_for_is_taken(
     what: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +120,9 @@ def test_only_the_certificate_that_was_asked_for_is_taken(
 
     elif what == "rate":
         more += ["--rate", "0.95"]
+    elif what == "factor":  # as the map of a step, which contracts less than is asked for
+        found = _certified(STABLE, "net.safetensors", tmp_path / "elsewhere", step=0.2)
+        script, more = _service(_answer(found), found), ["--step", "0.2", "--rate", "0.5"]
     elif what == "condition":
         more = ["--condition", "lure"]
     elif what == "undecided":

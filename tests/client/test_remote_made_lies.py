@@ -15,8 +15,9 @@ from certes.errors import InputError
 from certes.spec import SystemSpec
 from certes.trainings import Architecture, Plan
 from certes.weights import read_weights, to_bytes, write_weights
-from certes_client import Untrusted
+from certes_client import BadAnswer, Untrusted
 from certes_client.remote import training
+from certes_client.remote.answers import Answer
 from scipy import sparse
 
 from tests.client.running import inside
@@ -90,11 +91,15 @@ def test_projected_weights(case: str, tmp_path: Path, capsys: Any, monkeypatch: 
     assert _run(tmp_path, capsys, monkeypatch, script(), *more) == code
 
 
-@pytest.mark.parametrize(("made", "code"), [(MADE, 0), (MOVED, 4)])
+@pytest.mark.parametrize(
+    ("made", "lies", "code"),
+    [(MADE, {}, 0), (MOVED, {}, 4), (np.array([[0.6, 0.5], [0.0, 0.5]]), {"distance": 2.4}, 4)],
+    ids=["honest", "one more", "one elsewhere, as far in what is stored"],
+)
 def test_the_pattern_of_sparse_weights_stays(
-    made: Any, code: int, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    made: Any, lies: dict[str, Any], code: int, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = _projected(sparse.csr_matrix(made))
+    script = _projected(sparse.csr_matrix(made), **lies)
     assert _run(tmp_path, capsys, monkeypatch, script, given=sparse.csr_matrix(GIVEN)) == code
 
 
@@ -167,3 +172,10 @@ def test_a_training_that_does_not_hold_leaves_no_certificate(
         _train(tmp_path, ASKED, script, data)
     assert not isinstance(refused.value, InputError), words.printable(str(refused.value))
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("value", ["certainly", None, 3, ["proven"]])
+def test_a_word_that_is_none_is_an_answer_that_is_none(value: Any) -> None:
+    assert Answer({"outcome": "proven"}).one_of("outcome", {"proven": 1}) == 1
+    with pytest.raises(BadAnswer, match="outcome"):
+        Answer({"outcome": value}).one_of("outcome", {"proven": 1})
