@@ -301,13 +301,6 @@ def test_what_lies_beside_the_description_is_taken_if_it_holds(
     assert (done.code, only(done)["certificate"] != bundle.root) == (0, True), "of other weights"
 
 
-def test_the_name_of_the_description_is_that_of_a_training() -> None:
-    pytest.importorskip("torch")
-    from certes.nn import product
-
-    assert product.DESCRIPTION == DESCRIPTION
-
-
 @pytest.mark.parametrize(
     ("text", "field"),
     [
