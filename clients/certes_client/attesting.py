@@ -34,12 +34,12 @@ def attest(
     The certificate is verified first. Exits 0 bound, 1 the certificate or the attestation does not hold, 2 bad input,
     4 internal error.
     """
+    from certes import formats
     from certes.certificate.attestation import Attestation, read_manifest
     from certes.certificate.check import verify_certificate
     from certes.certificate.document import Certificate
     from certes.certificate.envelope import read_key
     from certes.errors import InputError
-    from certes.weights import read_weights
 
     from certes_client import certifying, options
 
@@ -48,9 +48,9 @@ def attest(
     if check is not None and sign is not None:
         raise InputError("--sign", "a private key", "none with --check", "conflict")
     private = None if sign is None else certifying._readable(sign)
-    found, file = Certificate.read(certificate), read_weights(weights)
+    found, file = Certificate.read(certificate), formats.read(weights)
     bound = None if manifest is None else read_manifest(manifest)
-    report = verify_certificate(found, weights)
+    report = verify_certificate(found, file)
     if not report.valid:
         return _refused(f"{report.reason}: {report.detail}", as_json)
     if check is not None:

@@ -24,7 +24,10 @@ GROUP = "certes.commands"
 #: Verbs that the service brings, by the extra of that name.
 SERVICE = ("serve", "worker", "keys", "storage", "config")
 #: The others, in the order in which they are listed.
-VERBS = ("inspect", "certify", "verify", "figure", "project", "repair", "compose", "train", "check", "init", "attest")
+VERBS = (
+    *("inspect", "certify", "verify", "figure", "project", "repair", "compose", "train", "check", "init", "attest"),
+    "convert",
+)
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 4, 130
 
 

@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 
 def certify(
-    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The weights.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The weights: safetensors, .pt, .onnx, .keras, .npz.")],
     form: Annotated[
         str | None, typer.Option(metavar="rate|hopfield|lure|torch-rnn|gru|lstm", help="The network's dynamics.")
     ] = None,
@@ -108,22 +108,22 @@ def figure(
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The weights.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The weights: safetensors, .pt, .onnx, .keras, .npz.")],
     as_json: Json = False,
 ) -> int:
     """Show what is in a weight file.
 
     Its tensors, what network it looks like, and the command to certify it.
     """
+    from certes import formats
     from certes.recognise import recognise
-    from certes.weights import read_weights
     from certes.words import printable
     from rich.table import Table
     from rich.text import Text
 
     from certes_client import output
 
-    weights = read_weights(file)
+    weights = formats.read(file)
     found = recognise(weights)
     command = _suggestion(file, found.spec)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from certes import words
+from certes import formats, words
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.certificate.statement import Statement
@@ -45,7 +45,7 @@ def run(
         raise InputError("--out", str(target), "a file FIGURE.svg: a service draws no other", "unsupported")
     with output.Progress("figure").running() as progress:
         progress("verifying the certificate")
-        file = _named_file(path, certificate.statement) if weights is None else read_weights(weights)
+        file = _named_file(path, certificate.statement) if weights is None else formats.read(weights)
         report = verify_certificate(certificate, file)
         if not report.valid:
             expected = "a certificate that holds: nothing else is drawn"

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from certes import formats
 from certes.cells import CELLS, GatedNetwork
 from certes.errors import InputError
 from certes.spec import ROLES, SystemSpec
 from certes.systems import System, UnsupportedCell
-from certes.weights import WeightFile, read_weights
+from certes.weights import WeightFile
 
 _FORMS = ", ".join(ROLES)
 
@@ -44,7 +45,7 @@ class SystemOptions:
         if self.form is None:
             expected = f"one of {_FORMS} ('certes inspect {path.name}' tells what the file looks like)"
             raise InputError("--form", "nothing", expected, "missing-value")
-        weights = read_weights(path)
+        weights = formats.read(path)
         given: dict[str, Any] = {"form": self.form, "discrete": self.discrete, "activation": self.activation}
         named = {role: name for role, name in self.tensors.items() if name is not None}
         if self.form in CELLS and "W" in named:  # --tensor names the recurrent tensor, which a cell calls U

@@ -33,7 +33,7 @@ _SAME = ("condition", "rate", "weighting", "states", "sequences", "input", "seed
 
 
 def project(
-    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The weights.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The weights: safetensors, .pt, .onnx, .keras, .npz.")],
     form: Annotated[str | None, typer.Option(metavar="rate|hopfield|torch-rnn", help="The network's dynamics.")] = None,
     tensor: Annotated[str | None, typer.Option(metavar="NAME", help="The recurrent tensor W.")] = None,
     activation: Annotated[
@@ -242,7 +242,7 @@ def run(question: Question, out: Path | None, key: Path | None, as_json: bool, s
 
                 asked = Asked(question.file, spec, weights, system, kept, weighting, question.search)
                 found = asked.answer(server, progress)
-        written = certified_file(found, spec, weights, lambda: _bytes_of(question.file), target.name)
+        written = certified_file(found, spec, weights, lambda: _bytes_of(question.file, weights), target.name)
         if written is not None and private_key is not None:
             written = replace(written, certificate=written.certificate.sign(private_key))
         path = None if written is None else _write(target, written)
@@ -259,6 +259,7 @@ def _target(file: Path, out: Path | None) -> Path:
     Raises:
         InputError: a folder, something that is no file, or a place that cannot be written.
     """
+    from certes import formats
     from certes.errors import InputError
     from certes.projection.files import projected_name
 
@@ -271,7 +272,7 @@ def _target(file: Path, out: Path | None) -> Path:
     except OSError as error:
         given = f"{target}: {error.strerror}"
         raise InputError("--out", given, "a file that can be written", "unwritable") from error
-    if odd or (target.suffix != ".safetensors" and not itself):
+    if odd or (target.suffix != ".safetensors" and (formats.is_foreign(target) or not itself)):
         raise InputError("--out", str(target), "a file NEW.safetensors", "invalid-value")
     if not target.name.isascii() and target.name.encode("utf-8", "replace").decode() != target.name:
         raise InputError("--out", repr(target.name), "a name in UTF-8, which a certificate can state", "invalid-value")
@@ -279,11 +280,13 @@ def _target(file: Path, out: Path | None) -> Path:
     return target
 
 
-def _bytes_of(file: Path) -> bytes:
+def _bytes_of(file: Path, weights: WeightFile) -> bytes:
+    from certes import formats
     from certes.errors import InputError
 
     try:
-        return file.read_bytes()
+        content = formats.as_safetensors(file, weights)
+        return content if isinstance(content, bytes) else content.read_bytes()
     except OSError as error:
         raise InputError(
             "weights", f"{file.name}: {error.strerror}", "a readable safetensors file", "unreadable"

@@ -32,7 +32,7 @@ _MORE = ("checkpoint", "device", "activation", "step", "form", "tau", "slope")
 
 
 def repair(
-    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The weights.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The weights: safetensors, .pt, .onnx, .keras, .npz.")],
     data: Annotated[
         str, typer.Option(metavar="DATA", help="FILE.npz or FILE.safetensors (inputs, labels), or mnist-rows:FOLDER.")
     ],
@@ -111,6 +111,7 @@ def _run(
     key: Path | None,
     as_json: bool,
 ) -> int:
+    from certes import formats
     from certes.cells import GatedNetwork
     from certes.errors import InputError
     from certes.nn import Classifier, Roles, read_data
@@ -136,7 +137,8 @@ def _run(
         classifier = Classifier.of(weights, network, Roles.of(weights, network, **names), activation)
         progress("reading the data")
         given_data = read_data(data)
-        found = mend(classifier, given_data, name=target.name, original=file.read_bytes, progress=progress, **settings)
+        original = None if formats.is_foreign(file) else file.read_bytes
+        found = mend(classifier, given_data, name=target.name, original=original, progress=progress, **settings)
         certificate = found.result.certificate if found.data is not None else None
         if certificate is not None and private_key is not None:
             certificate = certificate.sign(private_key)

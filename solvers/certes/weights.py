@@ -1,9 +1,10 @@
-"""Weight files: safetensors and nothing else, read without trusting a byte of them.
+"""Weight files: safetensors, read without trusting a byte of them.
 
 The file is checked before it is parsed (size, header length, JSON depth, duplicate keys, offsets), then parsed by the
 safetensors library as a second opinion. Every tensor is hashed in one pass over the file; only those that are asked for
 are read again, checked against their hash, and converted to float64, which is exact for F16, BF16, F32 and F64.
 Pickles (``.pt``, ``.pth``, ``.bin``) are recognised by their first bytes and refused unread.
+Other formats become safetensors first (:mod:`certes.formats`).
 """
 
 from __future__ import annotations
@@ -302,7 +303,7 @@ def _refuse_pickle(prefix: bytes) -> None:
     pickled = len(prefix) > 1 and prefix[0] == 0x80 and prefix[1] <= 5
     old = prefix[:2] in (b"(l", b"(d", b"(i", b"]q", b"]\x94", b"}q", b"c_", b"cc", b"cn", b"ct")
     if zipped or pickled or old:
-        expected = "a safetensors file (pickles are never read)"
+        expected = "a safetensors file (pickles are never read; convert it: certes convert FILE OUT.safetensors)"
         raise InputError("weights", "a pickle or a torch.save archive", expected, "pickle")
 
 

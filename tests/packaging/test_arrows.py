@@ -10,7 +10,7 @@ from tests.packaging.arrows import Rule, violations
 from tests.packaging.support import PACKAGES, REPOSITORY
 
 FINDERS = ("certes.conditions", "certes.engines", "certes.certify")
-OPTIONAL = ("cvxpy", "scs", "clarabel", "torch", "flint", "matplotlib", "fastapi", "uvicorn")
+OPTIONAL = ("cvxpy", "scs", "clarabel", "torch", "flint", "matplotlib", "fastapi", "uvicorn", "onnx", "h5py")
 RULES = (
     Rule("certes", forbidden=("certes_service", "certes_client", "fastapi", "uvicorn", "typer", "httpx")),
     Rule("certes_client", forbidden=("certes_service", "fastapi", "uvicorn")),

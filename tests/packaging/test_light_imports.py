@@ -8,8 +8,21 @@ import pytest
 
 from tests.packaging.support import run_python
 
-HEAVY = ("scipy", "cvxpy", "clarabel", "scs", "torch", "flint", "matplotlib", "fastapi", "uvicorn", "starlette")
-WITH_OTHERS = ("cvxpy", "scs", "torch", "flint", "matplotlib", "fastapi", "uvicorn", "starlette")
+HEAVY = (
+    "scipy",
+    "cvxpy",
+    "clarabel",
+    "scs",
+    "torch",
+    "flint",
+    "matplotlib",
+    "fastapi",
+    "uvicorn",
+    "starlette",
+    "onnx",
+    "h5py",
+)
+WITH_OTHERS = ("cvxpy", "scs", "torch", "flint", "matplotlib", "onnx", "h5py", "fastapi", "uvicorn", "starlette")
 
 
 def loaded_by(statement: str, folder: Path) -> set[str]:
@@ -23,6 +36,7 @@ def loaded_by(statement: str, folder: Path) -> set[str]:
         ("import certes", HEAVY),
         ("import certes.verify", HEAVY),
         ("import certes; certes.RateNetwork([[0.5]], activation='tanh')", HEAVY),
+        ("import certes.formats, certes.certificate.check", (*WITH_OTHERS, "clarabel")),
         ("import certes_client.cli", WITH_OTHERS),
         ("import certes_client.output, certes_client.verifying, certes_client.policy.document", HEAVY),
         (

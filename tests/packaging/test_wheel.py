@@ -67,7 +67,9 @@ def test_the_wheel_carries_its_licence_and_its_version(wheel: Path) -> None:
 
 def test_the_extras_are_the_ones_that_the_design_names(wheel: Path) -> None:
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(declared) == {"sdp", "service", "s3", "train", "exact", "figures", "docs", "dev", "all"}
+    assert set(declared) == {
+        *("sdp", "service", "s3", "train", "exact", "figures", "onnx", "keras", "docs", "dev", "all"),
+    }
 
 
 def test_the_installed_packages_are_the_wheels(site: Path, tmp_path: Path) -> None:
@@ -106,10 +108,18 @@ result = certes.certify(system, condition="lure", backend="cvxpy-scs")
 assert (result.verdict, result.reason) == ("undecided", "missing-extra"), result
 raise SystemExit(result.detail)
 """
+READ = """
+import pathlib, certes.formats
+pathlib.Path("net{suffix}").write_bytes(b"0")
+certes.formats.read("net{suffix}")
+"""
 # For each extra, the packages that it brings and something that cannot be done without them.
 EXTRAS = {
     "sdp": (("cvxpy", "scs"), LURE),
     "service": (("fastapi", "uvicorn", "starlette"), "from certes_client.cli import main; main(['serve'])"),
+    "train": (("torch",), READ.format(suffix=".pt")),
+    "onnx": (("onnx",), READ.format(suffix=".onnx")),
+    "keras": (("h5py",), READ.format(suffix=".keras")),
     "exact": (("flint",), "from certes.exact import audit; audit(None, None, None)"),
 }
 

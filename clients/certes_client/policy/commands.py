@@ -105,7 +105,7 @@ def init(
         raise InputError("FOLDER", f"{path}, which is there", "a folder without a policy, or --force", "exists")
     text, names, left = first_policy(folder)
     if not names:
-        given = "; ".join(left[:3]) or f"no weight file (.safetensors) and no description of an assembly below {folder}"
+        given = "; ".join(left[:3]) or f"no weight file and no description of an assembly below {folder}"
         raise InputError("FOLDER", given, "at least one network or assembly", "missing-value")
     try:
         path.write_text(text, encoding="utf-8")

@@ -8,22 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from certes import formats
 from certes.errors import CertesError
 from certes.guess import Guess, guess
-from certes.weights import read_weights
 from certes.words import printable
 
 from certes_client.policy.descriptions import descriptions
 
 #: Folders that hold no weights of the repository's own.
 _SKIPPED = frozenset({"node_modules", "__pycache__", "venv", "env", "build", "dist", "site-packages"})
-_SUFFIXES = (".safetensors",)
 _MOST = 1000
 
 
 def weight_files(folder: Path) -> Iterator[Path]:
-    """The weight files below a folder, as :func:`files`."""
-    return (path for path in files(folder, _SUFFIXES) if not path.name.endswith(".proof.safetensors"))
+    """The weight files below a folder, as :func:`files`; of one and what it was converted to, the latter."""
+    for path in files(folder, (".safetensors", *formats.SUFFIXES)):
+        apart = path.name.endswith(".proof.safetensors")
+        if not apart and not (formats.is_foreign(path) and path.with_suffix(".safetensors").is_file()):
+            yield path
 
 
 def files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
@@ -52,7 +54,7 @@ def first_policy(folder: Path) -> tuple[str, list[str], list[str]]:
     for path in [path for path in weight_files(folder) if path.resolve() not in theirs][:_MOST]:
         file = path.relative_to(folder).as_posix()
         try:
-            found = guess(read_weights(path))
+            found = guess(formats.read(path))
         except CertesError as error:
             left.append(f"{file}: {error}")
             continue

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from certes import strictjson
+from certes import formats, strictjson
 from certes._version import __version__
 from certes.assemblies import Assembly
 from certes.cells import GatedNetwork
@@ -23,7 +23,6 @@ from certes.certificate.document import Certificate
 from certes.certify import certify
 from certes.errors import InputError
 from certes.systems import System, UnsupportedCell
-from certes.weights import read_weights
 
 from certes_client.policy.document import ModelPolicy
 from certes_client.policy.store import Document, question
@@ -186,7 +185,7 @@ def subjects(model: ModelPolicy, path: Path) -> list[Any]:
     from certes.composition import torch_layers
     from certes.composition.compose import compose
 
-    weights = read_weights(path)
+    weights = formats.read(path)
     system = model.system.system(weights)
     if not isinstance(system, UnsupportedCell):
         return [Network(system)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from certes import formats
 from certes.cells import GatedNetwork
 from certes.certify import certify, check
 from certes.composition.torch_layers import CELLS
@@ -44,7 +45,9 @@ def answer(
         return certify(system)  # nobody has to be asked
     with connected(url) as client:
         progress("asking the service")
-        found = client.certify(asked(question, spec), question.file, progress=told(progress))
+        found = client.certify(
+            asked(question, spec), formats.as_safetensors(question.file, weights), progress=told(progress)
+        )
         progress("verifying what it answered")
         return trust.result(
             found, client.certificate, system, weights, condition=question.condition, rate=question.rate, step=step

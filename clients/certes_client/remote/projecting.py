@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from certes import words
+from certes import formats, words
 from certes.errors import InputError
 from certes.projection import Keep, Projection
 from certes.projection.base import Problem, SetAttempt, number_to_reach
@@ -75,7 +75,7 @@ class Question:
         with connected(url) as client:
             progress("asking the service")
             spec, weights = self._asked()
-            found = client.project(spec, weights, self._file.name, progress=told(progress))
+            found = client.project(spec, weights, self._weights.name, progress=told(progress))
             progress("verifying what it answered")
             if found.verdict == "undecided":
                 result = trust.result(found.result, client.certificate, self.problem.system, None)
@@ -114,7 +114,7 @@ class Question:
             more[_WEIGHTING], given["weighting"] = np.asarray(self._weighting), _WEIGHTING
         given["keep"] = kept
         if not more:
-            return given, self._file
+            return given, formats.as_safetensors(self._file, self._weights)
         if taken := sorted(set(more) & set(self._weights.tensors)):
             raise InputError("weights", f"a tensor {taken[0]!r}", "no tensor of that name: it is added", "conflict")
         parts = {**self._weights.tensors, **read_weights(to_bytes(more)).tensors}
@@ -124,7 +124,7 @@ class Question:
     def _read(self, data: bytes) -> Network:
         """The network in the service's file: the same, but for its weights."""
         try:
-            found = self._spec.system(read_weights(data, name=self._file.name))
+            found = self._spec.system(read_weights(data, name=self._weights.name))
         except InputError as error:
             raise Untrusted(f"the service sent weights that cannot be read: {error}") from error
         given, stored = self.problem.system, None

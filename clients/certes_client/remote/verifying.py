@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from certes import formats
 from certes.certificate.document import Certificate
 from certes.certificate.envelope import read_key
 from certes.verify.report import Report
@@ -27,8 +28,9 @@ def agree(url: str, report: Report, certificate: Certificate, weights: Path, key
         Untrusted: it says something else. RemoteError: no answer.
     """
     pem = None if key is None else read_key(key)
+    sent = formats.converted(weights) if formats.is_foreign(weights) else weights
     with connected(url) as client:
-        found = client.verify(certificate.document, certificate.proof, weights, key=pem, exact=exact).report
+        found = client.verify(certificate.document, certificate.proof, sent, key=pem, exact=exact).report
     here = (report.valid, report.verdict, report.reason)
     if (found.valid, found.verdict, found.reason) != here:
         said = "valid" if found.valid else f"not valid ({found.reason})"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from certes import formats
 from certes.assemblies import SEPARATOR, Assembly
 from certes.cells import GatedNetwork
 from certes.certificate.assembly_statement import AssemblyStatement, CouplingModel
@@ -138,7 +139,7 @@ class Sources:
             return read_weights(source)
         key = os.fspath(source)
         if key not in self._read:
-            self._read[key] = read_weights(source)
+            self._read[key] = formats.read(source)
         return self._read[key]
 
     def _value(self, key: Any) -> Any:

@@ -44,6 +44,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from certes import formats
 from certes.cells import CELLS, GatedNetwork
 from certes.cells import ROLES as CELL_ROLES
 from certes.certificate import document as documents
@@ -73,7 +74,7 @@ from certes.verify import (
     verify_no_metric,
     verify_switching,
 )
-from certes.weights import WeightFile, read_weights
+from certes.weights import WeightFile
 
 #: Every reason code of a report that is not valid. Codes are added, never changed or removed.
 REASONS: tuple[str, ...] = (
@@ -200,7 +201,7 @@ def _files(
 def _take(weights: Any) -> _Given | None:
     """Read a file; a bare matrix is the W of a rate or hopfield network."""
     if isinstance(weights, (str, os.PathLike, bytes)):
-        return read_weights(weights)
+        return formats.read(weights)
     if weights is None or isinstance(weights, (WeightFile, System, GatedNetwork, Mapping)):
         return weights
     return {"W": weights}

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from certes import formats
 from certes.assemblies import SEPARATOR, Assembly, Coupling, FlowProof, InterfaceProof, WholeProof
 from certes.certificate.document import Certificate
 from certes.composition import flows, maps, whole
@@ -24,7 +25,7 @@ from certes.errors import InputError
 from certes.results import Result
 from certes.systems import System, tensor
 from certes.verify.composition import euler_factor_squared
-from certes.weights import WeightFile, read_weights
+from certes.weights import WeightFile
 
 Array = NDArray[np.float64]
 
@@ -122,7 +123,7 @@ def _certified(field: str, certificate: Any, weights: Any) -> System:
         InputError: unreadable, or a certificate that does not hold or says something else than contracting.
     """
     document = certificate if isinstance(certificate, Certificate) else Certificate.read(certificate)
-    return system_of(document, weights if isinstance(weights, WeightFile) else read_weights(weights), field)
+    return system_of(document, weights if isinstance(weights, WeightFile) else formats.read(weights), field)
 
 
 def _coupling(pair: object, value: Any) -> Coupling:

@@ -6,12 +6,13 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from certes import formats
 from certes.assemblies import DEEPEST
 from certes.cells import GatedNetwork
 from certes.composition import plaintext
 from certes.errors import InputError, TooLargeError
 from certes.systems import System, UnsupportedCell
-from certes.weights import WeightFile, read_weights
+from certes.weights import WeightFile
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -55,7 +56,7 @@ class Folder:
         path = self._inside(name, where)
         if path not in self._weights:
             try:
-                self._weights[path] = read_weights(path)
+                self._weights[path] = formats.read(path)
             except InputError as error:
                 field = where if error.field == "weights" else f"{where}: {error.field}"
                 raise InputError(field, f"{name!r}: {error.given}", error.expected, error.slug) from error
