@@ -214,7 +214,7 @@ def test_archives_are_unpacked_within_limits() -> None:
     with pytest.raises(InputError, match="without one"):
         empty = io.BytesIO()
         zipfile.ZipFile(empty, "w").close()
-        contents(empty.getvalue().replace(b"PK\x05\x06", b"PK\x05\x06"))
+        contents(empty.getvalue())
 
 
 WHOLE = keras_archive(keras_config(("rnn", "a")), {"simple_rnn": keras_weights("rnn")})

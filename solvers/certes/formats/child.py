@@ -21,6 +21,7 @@ from certes.weights import Limits
 #: Address space beyond what the library maps and four times the file (read, copied, packed, written).
 _ROOM = 512 * 2**20
 _FILES = 256
+_GRACE = 5
 
 
 def main() -> int:
@@ -30,7 +31,7 @@ def main() -> int:
     talk = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is not what the child says
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_CPU, int(task["seconds"]))
+    _limit(resource.RLIMIT_CPU, int(task["seconds"]) + _GRACE, _GRACE)
     _limit(resource.RLIMIT_FSIZE, limits.file_bytes + limits.header_bytes)
     reader = importlib.import_module(f"certes.formats.{task['reader']}")
     reader.prepare()  # imports the library, before the address space is bounded
@@ -77,13 +78,13 @@ def _mapped() -> int:
         return 0
 
 
-def _limit(what: int, value: int) -> None:
-    """Lower a limit for good, as far as it may be."""
+def _limit(what: int, value: int, grace: int = 0) -> None:
+    """Lower a limit for good, as far as it may be; ``grace`` lies between its signal and the kernel's kill."""
     hard = resource.getrlimit(what)[1]
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(what, (value, value))
+        resource.setrlimit(what, (max(0, value - grace), value))
 
 
 if __name__ == "__main__":
