@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import certes
 import numpy as np
 import pytest
 from certes import formats
@@ -156,12 +157,18 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     assert marker.exists()  # it would have been noticed
 
 
-def test_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_a_certificate_of_a_checkpoint_holds_for_it_and_for_what_it_converts_to(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
-    path.write_bytes(saved(rnn().state_dict()))
+    path.write_bytes(saved({name: 0.3 * value for name, value in rnn().state_dict().items()}))
     file = formats.read(path)
     assert file.name == "net.safetensors"
     assert file.sha256 == read_weights(contents(path.read_bytes()).safetensors()).sha256
     made = formats.as_safetensors(path, file)
     assert isinstance(made, bytes)
     assert read_weights(made).sha256 == file.sha256
+    found = certes.certify(SystemSpec.parse({"form": "torch-rnn", "activation": "tanh"}).system(file))
+    assert found.certificate is not None
+    assert certes.verify(found.certificate, path).valid
+    assert certes.verify(found.certificate, made).valid
+    other = contents(saved(rnn().state_dict())).safetensors()
+    assert certes.verify(found.certificate, other).reason == "wrong-weights"

@@ -46,7 +46,10 @@ def answer(
     with connected(url) as client:
         progress("asking the service")
         found = client.certify(
-            asked(question, spec), formats.as_safetensors(question.file, weights), progress=told(progress)
+            asked(question, spec),
+            formats.as_safetensors(question.file, weights),
+            weights.name,
+            progress=told(progress),
         )
         progress("verifying what it answered")
         return trust.result(

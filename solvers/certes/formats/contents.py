@@ -18,6 +18,8 @@ _DTYPES = {
     **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
 }
+#: Bytes of a number.
+_WIDTH = {dtype: np.dtype("u2" if name == "bfloat16" else name).itemsize for name, dtype in _DTYPES.items()}
 FLOATS = ("F16", "BF16", "F32", "F64")
 
 
@@ -54,12 +56,14 @@ class Contents:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def safetensors(self) -> bytes:
-        """The safetensors file: names and text sorted, so that the same contents give the same bytes.
+        """The safetensors file: tensors in a fixed order, so that the same contents give the same bytes.
 
         Raises:
             InputError: a name that is not valid Unicode.
         """
-        tensors = {name: (raw.dtype, list(raw.shape), raw.data) for name, raw in sorted(self.tensors.items())}
+        # wide numbers first, as the safetensors library has it, so that every tensor is aligned
+        ordered = sorted(self.tensors.items(), key=lambda item: (-_WIDTH[item[1].dtype], item[0]))
+        tensors = {name: (raw.dtype, list(raw.shape), raw.data) for name, raw in ordered}
         return pack(tensors, dict(sorted(self.metadata.items())))
 
 

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from certes.errors import TooLargeError
+from certes.errors import InputError, TooLargeError
 from certes.formats import archive, sandbox
 from certes.formats.contents import unread
 from certes.weights import Limits, WeightFile, read_weights, rewritten
@@ -82,6 +82,10 @@ def converted(path: Path, limits: Limits | None = None) -> bytes:
             return _convert(reader, stream, path, bounds)
     except OSError as error:
         raise unread(f"{path.name}: {error.strerror or error}", "a readable weight file") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise unread(f"a path that is none ({error})", "a readable weight file") from error
 
 
 def _convert(reader: sandbox.Reader | None, stream: BinaryIO, path: Path, limits: Limits) -> bytes:
