@@ -16,7 +16,8 @@ from tests.packaging.support import REPOSITORY
 
 #: Pages that take more than about five seconds.
 SLOW = {
-    "docs/assemblies.md", "docs/certificates.md", "docs/how-to/describe.md", "docs/how-to/figures.md",
+    "docs/assemblies.md", "docs/certificates.md", "docs/formats.md", "docs/how-to/describe.md",
+    "docs/how-to/figures.md",
     "docs/how-to/service.md", "docs/projection.md", "docs/service/jobs.md", "docs/service/keys.md", "docs/start.md",
     "docs/training.md", "docs/tutorials/gate.md", "docs/tutorials/train.md", "docs/tutorials/unstable.md",
 }  # fmt: skip

@@ -223,7 +223,10 @@ def _dataset(file: Any, place: str, field: str, budget: Budget) -> Array:
 def _layer(layer: _Stated, arrays: list[Array]) -> Layer:
     order, width = _ORDER[layer.kind], layer.units * len(_ORDER[layer.kind])
     kernel, recurrent, *bias = arrays
-    shapes = [(kernel, (kernel.shape[0] if kernel.ndim else 0, width)), (recurrent, (layer.units, width))]
+    shapes: list[tuple[Array, tuple[int, ...]]] = [
+        (kernel, (kernel.shape[0] if kernel.ndim else 0, width)),
+        (recurrent, (layer.units, width)),
+    ]
     shapes += [(array, (2, width) if layer.kind == "gru" else (width,)) for array in bias]
     for array, expected in shapes:
         if array.shape != expected:

@@ -186,4 +186,4 @@ def _text(value: object) -> str:
 def _one_direction(array: NDArray[Any], name: str) -> NDArray[Any]:
     if array.ndim == 0 or array.shape[0] != 1:
         raise InputError(name, f"weights of shape {array.shape}", "one direction: (1, ...)", "wrong-shape")
-    return array[0]
+    return np.asarray(array[0])
