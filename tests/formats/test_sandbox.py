@@ -59,6 +59,7 @@ def acting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         ("bytearray(4 * 2**30)", "more memory"),
         ("return", "AttributeError"),
         ("print('x' * 10**6); sys.stdout.flush(); raise KeyError(3)", "KeyError: 3"),
+        ("open('big', 'wb').truncate(4 * 2**30)", "File too large"),
         ("os._exit(7)", "exit code 7"),
         ("os._exit(0)", "nothing was read"),
         ("assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0); raise ValueError('limited')", "limited"),
