@@ -162,6 +162,14 @@ def _two_directions(model: Any) -> None:
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.concatenate([value, value]), tensor.name))
 
 
+def _replaced(role: int, *shape: int) -> Change:
+    def change(model: Any) -> None:
+        tensor = model.graph.initializer[role]
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros(shape, np.float32), tensor.name))
+
+    return change
+
+
 def _integers(model: Any) -> None:
     for tensor in model.graph.initializer:
         value = onnx.numpy_helper.to_array(tensor).astype(np.int32)
@@ -174,7 +182,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "both ways": ("rnn", _attribute(direction="bidirectional"), "unsupported"),
     "sigmoid": ("rnn", _attribute(activations=["Sigmoid"]), "unsupported"),
     "scaled tanh": ("rnn", _attribute(activations=["ScaledTanh"]), "unsupported"),
-    "gates": ("lstm", _attribute(activations=["HardSigmoid", "Tanh", "Tanh"]), "unsupported"),
+    "hard gates": ("lstm", _attribute(activations=["HardSigmoid", "Tanh", "Tanh"]), "unsupported"),
     "hard gru": ("gru", _attribute(activations=["Sigmoid", "Relu"]), "unsupported"),
     "coupled": ("lstm", _attribute(input_forget=1), "unsupported"),
     "peephole": ("lstm", _peephole, "unsupported"),
@@ -187,6 +195,12 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "short": ("rnn", _short, "unreadable"),
     "two directions": ("rnn", _two_directions, "wrong-shape"),
     "size": ("rnn", lambda model: model.graph.node[0].attribute[0].__setattr__("i", 4), "wrong-shape"),
+    "rows": ("rnn", _replaced(0, 1, 6, 2), "wrong-shape"),
+    "columns": ("gru", _replaced(1, 1, 12, 3), "wrong-shape"),
+    "biases": ("rnn", _replaced(2, 1, 8), "wrong-shape"),
+    "odd biases": ("rnn", _replaced(2, 1, 7), "wrong-shape"),
+    "gates": ("lstm", _replaced(0, 1, 11, 2), "wrong-shape"),
+    "no inputs": ("rnn", _replaced(0, 1, 3), "wrong-shape"),
     "integers": ("rnn", _integers, "wrong-dtype"),
 }
 

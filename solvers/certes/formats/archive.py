@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
 from typing import BinaryIO
 
-from certes.formats.contents import Budget, Contents, Raw
-from certes.npz import read_npz, unreadable
+from certes.errors import InputError
+from certes.formats.contents import Contents, Raw
+from certes.npz import read_npz
 from certes.weights import Limits
 
 
@@ -17,29 +16,19 @@ def read(stream: BinaryIO, name: str, limits: Limits) -> Contents:
     Args:
         stream: the file, open at its beginning.
         name: of the file, in errors.
-        limits: on the arrays.
+        limits: on the arrays, unpacked.
 
     Raises:
         InputError: unreadable, a pickle inside, two arrays of one name, or one that is not of numbers.
         TooLargeError: beyond a limit.
     """
-    data = stream.read(limits.file_bytes + 1)
-    budget = Budget(limits)
-    budget.take(len(data))
-    budget = Budget(limits)
-    import io
-
-    with unreadable(Path(name), "weights"), zipfile.ZipFile(io.BytesIO(data)) as file:
-        for entry in file.infolist():
-            budget.take(entry.file_size)
+    data = stream.read()
     arrays = read_npz(data, "weights", _once, most=limits.file_bytes, name=name)
     return Contents({key: Raw.of(key, array) for key, array in arrays.items()})
 
 
 def _once(names: tuple[str, ...]) -> tuple[str, ...]:
     """All names; one that stands twice would be read once."""
-    from certes.errors import InputError
-
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError("weights", f"two arrays named {twice!r}", "each name once", "duplicate-key")

@@ -214,7 +214,7 @@ def _dataset(file: Any, place: str, field: str, budget: Budget) -> Array:
     import h5py
 
     found = _group(file, place, field)
-    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual or found.dtype.kind not in "fV":
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual or found.dtype.kind != "f":
         raise InputError(field, "something else than stored numbers", "an array of floating numbers", "wrong-dtype")
     budget.take(int(found.size or 0) * found.dtype.itemsize)
     return np.asarray(found[()])

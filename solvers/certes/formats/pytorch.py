@@ -73,7 +73,7 @@ def _raw(name: str, tensor: Any) -> Raw:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         given = f"a tensor that is {'quantized' if tensor.is_quantized else tensor.layout} on {tensor.device.type}"
         raise unread(f"{name}: {given}", "dense tensors", "wrong-dtype")
-    plain = tensor.detach().contiguous()
+    plain = tensor.detach()
     if plain.dtype is torch.bfloat16:
         bits = plain.view(torch.int16).numpy()
         return Raw("BF16", tuple(plain.shape), bits.astype("<i2", copy=False).tobytes())
