@@ -123,11 +123,12 @@ def test_other_mathematics_is_refused(name: str) -> None:
         assert refused.value.slug == slug
 
 
-def test_a_gru_that_does_not_say_when_it_resets_is_refused() -> None:
-    config = keras_config(("gru", "memory"))
-    del config["config"]["layers"][1]["config"]["reset_after"]
-    with pytest.raises(InputError, match="resets before"):
-        contents(keras_archive(config, {"gru": keras_weights("gru")}))
+def test_a_layer_that_does_not_say_what_it_computes_is_refused() -> None:
+    for key in ("reset_after", "activation", "recurrent_activation"):  # nothing is taken for granted
+        config = keras_config(("gru", "memory"))
+        del config["config"]["layers"][1]["config"][key]
+        with pytest.raises(InputError, match="resets before" if key == "reset_after" else "activation None"):
+            contents(keras_archive(config, {"gru": keras_weights("gru")}))
 
 
 def test_a_class_of_somebody_else_is_refused() -> None:

@@ -100,6 +100,22 @@ def test_bfloat16_is_kept() -> None:
     assert (file.tensors["weight_hh_l0"].floats() == expected).all()
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_torch_exports_comes_back_bit_for_bit(kind: str) -> None:
+    """The gates go from torch's order into ONNX's by torch's own hand, and back by ours."""
+    import torch
+
+    torch.manual_seed(0)
+    layer = getattr(torch.nn, kind.upper())(2, 3).eval()
+    buffer = io.BytesIO()
+    torch.onnx.export(layer, (torch.zeros(5, 1, 2),), buffer, dynamo=False)
+    found = read_weights(contents(buffer.getvalue()).safetensors())
+    assert {name: entry.raw() for name, entry in found.tensors.items()} == {
+        name: value.numpy().tobytes() for name, value in layer.state_dict().items()
+    }
+
+
 def test_several_layers_keep_their_names() -> None:
     file = file_of(onnx_model("rnn", names=("/a/RNN", "/b/RNN")))
     assert {name.partition(".")[0] for name in file.tensors} == {"a_RNN", "b_RNN"}

@@ -156,19 +156,20 @@ def _checked(kind: str, group: str, given: Mapping[str, Any]) -> _Stated:
     name, units = given["name"], given.get("units")
     if type(units) is not int or units < 1:
         raise InputError(name, f"units {str(units)[:40]}", "a positive number", "wrong-shape")
-    activation = given.get("activation", "tanh")
+    activation = given.get("activation")
     known = ("tanh", "relu") if kind == "rnn" else ("tanh",)
     if activation not in known:
         raise InputError(name, f"the activation {str(activation)[:100]}", " or ".join(known), "unsupported")
-    if kind != "rnn" and given.get("recurrent_activation", "sigmoid") != "sigmoid":
-        odd = str(given["recurrent_activation"])[:100]
+    if kind != "rnn" and given.get("recurrent_activation") != "sigmoid":
+        odd = str(given.get("recurrent_activation"))[:100]
         raise InputError(name, f"the recurrent activation {odd}", "sigmoid", "unsupported")
     if kind == "gru" and given.get("reset_after") is not True:
         given_words = "a GRU that resets before the product (reset_after = False)"
         raise InputError(name, given_words, "reset_after = True, Keras' default and torch's GRU", "unsupported")
     if given.get("go_backwards"):
         raise InputError(name, "a layer that reads its input backwards", "go_backwards = False", "unsupported")
-    return _Stated(name, kind, group, units, bool(given.get("use_bias", True)), activation if kind == "rnn" else "")
+    biased = bool(given.get("use_bias", True))
+    return _Stated(name, kind, group, units, biased, str(activation) if kind == "rnn" else "")
 
 
 def _arrays(file: Any, layer: _Stated, archive: bool, budget: Budget) -> list[Array]:
