@@ -269,7 +269,11 @@ class Assembly(nn.Module):
             weights = (torch.diag(value) if value.ndim == 1 else value).float().cpu().numpy()
             made[name] = kind(weights, activation=self.activation, tau=STEP / self._of(steps, k))
         edges = []
-        matrix = self.skew.matrix(self.exponent(), self.inner()).float().cpu().numpy() if self.skew.pairs else np.zeros((0, 0))
+        matrix = (
+            self.skew.matrix(self.exponent(), self.inner()).float().cpu().numpy()
+            if self.skew.pairs
+            else np.zeros((0, 0))
+        )
         for i, j in self.skew.pairs:
             for to, source in ((i, j), (j, i)):
                 block = self._of(self._of(matrix, to).T, source).T
