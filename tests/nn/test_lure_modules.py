@@ -75,7 +75,7 @@ def blocks(module: Any, scale: float) -> tuple[np.ndarray[Any, Any], np.ndarray[
     return w, n * np.exp(d)[None, :]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10**6), form=st.sampled_from(FORMS), level=st.floats(0.02, 0.95),
     step=st.floats(0.001, 1.0), scale=st.sampled_from([0.3, 1.0, 5.0, 100.0]),

@@ -31,6 +31,6 @@ from certes.sequences import DataSet, Sequences, read_data
 
 __all__ = [
     "Absolute", "AdaDiagNet", "Assembly", "Classifier", "DataSet", "Diagonal", "Fixed", "GlobalWorkspaceNet", "Lure",
-    "LureModule", "Orthogonal", "Repair", "Roles", "SVDComboNet", "Sequences", "Singular", "SparseComboNet", "Symmetric",
-    "read_data", "repair",
+    "LureModule", "Orthogonal", "Repair", "Roles", "SVDComboNet", "Sequences", "Singular", "SparseComboNet",
+    "Symmetric", "read_data", "repair",
 ]  # fmt: skip

@@ -166,7 +166,7 @@ class Assembly(nn.Module):
 
         Shape (n,).
         """
-        each = zip(self.parts, free.split(self.sizes), strict=True)
+        each = zip(self.parts, torch.split(free, self.sizes), strict=True)
         return torch.cat([own.mean().expand_as(own) if isinstance(part, LureModule) else own for part, own in each])
 
     def exponent(self) -> Tensor:

@@ -65,7 +65,8 @@ class LureModule(Scaled):
         e = torch.linalg.matrix_exp(self._log())
         s = self.free / (1.0 + spectral_norm(self.free))
         product = s @ e if self.form == "rate" else e @ s
-        return self.level * (2.0 * product - e @ e)
+        found: Tensor = self.level * (2.0 * product - e @ e)
+        return found
 
     def inner(self) -> tuple[Tensor, Tensor]:
         """N and N^-1, shape (n, n) each: the metric is (N Theta)^T N Theta."""
@@ -75,4 +76,5 @@ class LureModule(Scaled):
     def _log(self) -> Tensor:
         """H, symmetric, of norm below REACH."""
         h = 0.5 * (self.bend + self.bend.mT)
-        return h * (REACH / (1.0 + torch.linalg.vector_norm(h)))
+        found: Tensor = h * (REACH / (1.0 + torch.linalg.vector_norm(h)))
+        return found
