@@ -166,7 +166,9 @@ class Assembly(nn.Module):
 
         Shape (n,).
         """
-        each = zip(self.parts, torch.split(free, self.sizes), strict=True)
+        if not any(isinstance(part, LureModule) for part in self.parts):
+            return free
+        each = zip(self.parts, torch.split(free, list(self.sizes)), strict=True)
         return torch.cat([own.mean().expand_as(own) if isinstance(part, LureModule) else own for part, own in each])
 
     def exponent(self) -> Tensor:
