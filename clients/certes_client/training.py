@@ -31,7 +31,8 @@ def train(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
     kind: Annotated[
-        str, typer.Option(metavar="KIND", help="adadiag, sparse, singular, svd, absolute, symmetric or workspace.")
+        str,
+        typer.Option(metavar="KIND", help="adadiag, sparse, singular, svd, absolute, symmetric, lure or workspace."),
     ] = "singular",
     modules: Annotated[str, typer.Option(metavar="4x32|32,16", help="States of the modules.")] = "4x32",
     activation: Annotated[str, typer.Option(metavar="NAME", help="phi.")] = "relu",

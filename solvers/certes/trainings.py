@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: Part of the bound on couplings that is left to rounding.
 MARGIN = 1e-3
 _MOST_JITTER = 1000
+#: Bound on norm(H) of lure modules: their metrics have condition exp(4 REACH) at most, times that of the scaling.
+REACH = 0.7
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -34,7 +36,7 @@ class Architecture(BaseModel):
 
     Attributes:
         kind: weights of the modules: ``adadiag`` (diagonal), ``sparse`` (drawn once, not trained), ``singular``,
-            ``svd``, ``absolute``, ``symmetric``; ``workspace``: singular modules around a hub.
+            ``svd``, ``absolute``, ``symmetric``, ``lure``; ``workspace``: singular modules around a hub.
         modules: states of each.
         activation: phi.
         form: ``hopfield`` or ``rate``.
@@ -48,7 +50,7 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["adadiag", "sparse", "singular", "svd", "absolute", "symmetric", "workspace"] = "adadiag"
+    kind: Literal["adadiag", "sparse", "singular", "svd", "absolute", "symmetric", "lure", "workspace"] = "adadiag"
     modules: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=1000)]
     activation: str = "relu"
     form: Literal["hopfield", "rate"] = "hopfield"
@@ -86,7 +88,10 @@ class Architecture(BaseModel):
         slope = named(self.activation)
         level = self.level * max(abs(slope.lower), abs(slope.upper))
         high = self.step if isinstance(self.step, float) else max(self.step)
-        if self.guarantee == "euler" and not largest_coupling(level, high) > 0.0:
+        if self.kind == "lure":
+            check_lure(self.activation)
+        largest = lure_coupling if self.kind == "lure" else largest_coupling
+        if self.guarantee == "euler" and not largest(level, high) > 0.0:
             given = f"a step of {high:g} with level {self.level:g}"
             raise InputError(f"{where}.step", given, "a smaller step, or a lower level", "out-of-reach")
 
@@ -183,3 +188,46 @@ def largest_coupling(level: float, step: float) -> float:
     square = (1.0 - step * level) ** 2 - (1.0 - step) ** 2
     inside = level < 1.0 and step > 0.0 and abs(1.0 - step) + step * level < 1.0
     return (1.0 - MARGIN) * math.sqrt(square) / step if inside and square > 0.0 else 0.0
+
+
+def check_lure(activation: str) -> None:
+    """Raise unless slopes are in [0, g].
+
+    Raises:
+        InputError: an activation that also falls.
+    """
+    slope = named(activation)
+    if slope.lower < 0.0:
+        given = f"{activation}, with slopes down to {slope.lower:g}"
+        raise InputError("activation", given, "one with slopes of 0 or more, for lure modules", "not-applicable")
+
+
+def lure_growth(level: float, step: float, coupling: float) -> float:
+    """Bound on the square of the norm of an Euler map with lure modules: :mod:`certes.nn.lure` derives it.
+
+    Args:
+        level: gamma, of the modules times slopes.
+        step: h, the largest step over tau, at most 1.
+        coupling: norm(Gamma).
+    """
+    e, keep = math.exp(REACH), 1.0 - step
+
+    def at(r: float) -> float:
+        return keep**2 + 2.0 * step * keep * level * (2.0 * r - r * r) + (step * (level * e * r + coupling)) ** 2
+
+    # A parabola in r: its ends, and its top where it has one inside.
+    curve = (step * level * e) ** 2 - 2.0 * step * keep * level
+    slope = 4.0 * step * keep * level + 2.0 * step**2 * level * e * coupling
+    tops = [min(-0.5 * slope / curve, 2.0 + e)] if curve < 0.0 else []
+    return max(at(r) for r in [0.0, 2.0 + e, *tops])
+
+
+def lure_coupling(level: float, step: float) -> float:
+    """The bound on norm(Gamma) with lure modules, like :func:`largest_coupling`; 0: they leave no room."""
+    if not (level < 1.0 and 0.0 < step <= 1.0 and lure_growth(level, step, 0.0) < 1.0):
+        return 0.0
+    low, high = 0.0, 2.0 / step  # at r = 0 the square is at least (step coupling)^2
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if lure_growth(level, step, middle) < 1.0 else (low, middle)
+    return (1.0 - MARGIN) * low

@@ -21,7 +21,7 @@ from certes.nn.trainer import Plan
 
 from tests.nn.test_train import problem
 
-KINDS = ["adadiag", "sparse", "singular", "svd", "absolute", "symmetric", "workspace"]
+KINDS = ["adadiag", "sparse", "singular", "svd", "absolute", "symmetric", "lure", "workspace"]
 
 
 def wild(kind: str, guarantee: str, form: str, seed: int = 0) -> Any:

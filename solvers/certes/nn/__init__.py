@@ -19,6 +19,7 @@ except ImportError as error:
     raise MissingExtraError("torch", "train", "certes repair") from error
 
 from certes.nn.assembly import Assembly
+from certes.nn.lure import LureModule
 from certes.nn.networks import Classifier
 from certes.nn.outcome import Repair
 from certes.nn.parametrisations import Lure
@@ -30,6 +31,6 @@ from certes.sequences import DataSet, Sequences, read_data
 
 __all__ = [
     "Absolute", "AdaDiagNet", "Assembly", "Classifier", "DataSet", "Diagonal", "Fixed", "GlobalWorkspaceNet", "Lure",
-    "Orthogonal", "Repair", "Roles", "SVDComboNet", "Sequences", "Singular", "SparseComboNet", "Symmetric", "read_data",
-    "repair",
+    "LureModule", "Orthogonal", "Repair", "Roles", "SVDComboNet", "Sequences", "Singular", "SparseComboNet",
+    "Symmetric", "read_data", "repair",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from certes.nn.assembly import Assembly
+from certes.nn.lure import LureModule
 from certes.nn.ready import AdaDiagNet, SparseComboNet
 from certes.nn.stable import Absolute, Orthogonal, Singular, Stable, Symmetric
 from certes.trainings import Architecture
@@ -44,5 +45,6 @@ def network(architecture: Architecture, features: int, outputs: int, seed: int, 
             )
         if architecture.kind == "workspace":
             options["topology"] = "hub"
-        made = [_KINDS[architecture.kind](size, architecture.level) for size in sizes]
+        kinds = _KINDS | {"lure": lambda size, level: LureModule(size, level, architecture.form)}
+        made = [kinds[architecture.kind](size, architecture.level) for size in sizes]
         return Assembly(features, made, outputs, **options)

@@ -24,11 +24,13 @@ from certes.assemblies import Assembly as System
 from certes.assemblies import Coupling
 from certes.errors import InputError
 from certes.nn import skew
+from certes.nn.lure import LureModule
 from certes.nn.operators import Blocks, Dense, Diagonal, Operator, worth_blocks
 from certes.nn.recurrence import Equation, Pushes, run
 from certes.nn.skew import Skew, Topology
 from certes.nn.stable import Stable, exponents, weights_of
 from certes.systems import HopfieldNetwork, RateNetwork, tensor
+from certes.trainings import check_lure, lure_coupling
 
 Guarantee = Literal["euler", "continuous"]
 Form = Literal["hopfield", "rate"]
@@ -124,9 +126,16 @@ class Assembly(nn.Module):
         level = self.slope * max(part.level for part in modules)
         if not level < 1.0:
             raise InputError("modules", f"a level times slope of {level:g}", "less than 1", "not-contracting")
+        for part in modules:
+            if isinstance(part, LureModule):
+                check_lure(self.activation)
+                if part.form != self.form:
+                    given = f"a lure module of form {part.form} in an assembly of form {self.form}"
+                    raise InputError("modules", given, "one form", "conflict")
         if self.guarantee == "continuous":
             return skew.LARGEST
-        bound = skew.largest_coupling(level, self.high)
+        full = any(isinstance(part, LureModule) for part in modules)
+        bound = (lure_coupling if full else skew.largest_coupling)(level, self.high)
         if not bound > 0.0:
             given = f"step {self.high:g} with modules of level {level:g}"
             raise InputError("step", given, "a smaller step, or modules of a lower level", "out-of-reach")
@@ -150,11 +159,26 @@ class Assembly(nn.Module):
         """E, shape (n,)."""
         if self.free_step is None:
             return self.input.weight.new_full((self.size,), self.high)
-        return self.low + (self.high - self.low) * torch.sigmoid(self.free_step)
+        return self.low + (self.high - self.low) * torch.sigmoid(self._shared(self.free_step))
+
+    def _shared(self, free: Tensor) -> Tensor:
+        """The mean, for all states of a module whose metric is not diagonal: it commutes with no steps but equal ones.
+
+        Shape (n,).
+        """
+        if not any(isinstance(part, LureModule) for part in self.parts):
+            return free
+        each = zip(self.parts, torch.split(free, list(self.sizes)), strict=True)
+        return torch.cat([own.mean().expand_as(own) if isinstance(part, LureModule) else own for part, own in each])
 
     def exponent(self) -> Tensor:
-        """D of all states: the metric is diag(exp d) E^-1 diag(exp d)."""
+        """D of all states: the metric is diag(exp d) N^T E^-1 N diag(exp d), N of :meth:`inner`, else the identity."""
         return exponents(list(self.stable()))
+
+    def inner(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Module -> (N, N^-1), of those whose metric is not diagonal."""
+        each = ((k, part.inner()) for k, part in enumerate(self.stable()))
+        return {k: value for k, value in each if value is not None}
 
     def _made(self) -> list[Tensor]:
         """The weights of the modules."""
@@ -222,7 +246,7 @@ class Assembly(nn.Module):
         with torch.autocast(weight.device.type, enabled=False):  # what is run is what is exported and certified
             seen = (inputs.transpose(0, 1).to(weight.dtype) - self.shift) / self.scale
             start = weight.new_zeros(inputs.shape[0], self.size) if state is None else state
-            couplings = self.skew.values(self.exponent())
+            couplings = self.skew.values(self.exponent(), self.inner())
             pushes = Pushes(seen, weight, self.input.bias)
             return Run(self.equation, start, pushes, self.steps(), self.weights(), couplings)
 
@@ -247,7 +271,11 @@ class Assembly(nn.Module):
             weights = (torch.diag(value) if value.ndim == 1 else value).float().cpu().numpy()
             made[name] = kind(weights, activation=self.activation, tau=STEP / self._of(steps, k))
         edges = []
-        matrix = self.skew.matrix(self.exponent()).float().cpu().numpy() if self.skew.pairs else np.zeros((0, 0))
+        matrix = (
+            self.skew.matrix(self.exponent(), self.inner()).float().cpu().numpy()
+            if self.skew.pairs
+            else np.zeros((0, 0))
+        )
         for i, j in self.skew.pairs:
             for to, source in ((i, j), (j, i)):
                 block = self._of(self._of(matrix, to).T, source).T
@@ -260,7 +288,11 @@ class Assembly(nn.Module):
     def metrics(self) -> dict[str, NDArray[np.float64]]:
         """Module -> the metric in which it contracts, shape (n, n): where a proof is looked for first."""
         root = np.exp(2.0 * self.exponent().double().cpu().numpy()) / self.steps().double().cpu().numpy()
-        return {f"m{k}": np.diag(self._of(root, k)) for k in range(len(self.sizes))}
+        found = {f"m{k}": np.diag(self._of(root, k)) for k in range(len(self.sizes))}
+        for k, (root_of, _) in self.inner().items():
+            n, half = root_of.double().cpu().numpy(), np.sqrt(found[f"m{k}"])
+            found[f"m{k}"] = half @ (n.T @ n) @ half
+        return found
 
     def _of(self, values: Any, module: int) -> Any:
         first = self.skew.first[module]

@@ -13,13 +13,14 @@ skew. So couplings up to
     norm(Gamma) < sqrt((1 - h gamma)^2 - (1 - h)^2) / h
 
 cost the guarantee nothing. In continuous time no size does (Kozachkov, Ennis and Slotine 2022); the bound for maps is
-derived here. Nothing is believed of either: what is exported is certified.
+derived here. Modules whose metric is not diagonal have N Theta in
+place of Theta, and a bound of their own (:mod:`certes.nn.lure`). Nothing is believed: what is exported is certified.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -33,6 +34,8 @@ from certes.trainings import largest_coupling
 __all__ = ["LARGEST", "Skew", "Topology", "largest_coupling", "pairs_of"]
 
 Topology = Literal["all", "ring", "hub", "random", "none"]
+#: Module -> (N, N^-1), see :meth:`certes.nn.stable.Stable.inner`.
+Inner = Mapping[int, tuple[Tensor, Tensor]]
 #: Largest norm of couplings in continuous time: beyond, float32 keeps too few digits of what is skew in the metric.
 LARGEST = 100.0
 #: States up to which the norm is that of the singular values; beyond, the largest row sum bounds it.
@@ -150,23 +153,39 @@ class Skew(nn.Module):
             norm = norm + (left[rows] * value * right[columns]).sum()
         return norm
 
-    def values(self, exponent: Tensor) -> list[Tensor]:
-        """G = Theta^-1 Gamma Theta, as values of the layouts.
+    def values(self, exponent: Tensor, inner: Inner | None = None) -> list[Tensor]:
+        """G = Theta^-1 N^-1 Gamma N Theta, as values of the layouts.
 
         Args:
             exponent: d of all states, Theta = diag(exp d), shape (n,).
+            inner: module -> (N, N^-1) of those whose metric is not diagonal.
         """
         if not self.pairs:
             return []
         if not self.sparse:
-            return [self.matrix(exponent)]
+            return [self.matrix(exponent, inner)]
         raw, found = self._raw(), []
         shrink = self._shrink(self._norm(raw))
         for k, value in enumerate(raw):
             rows, columns = self._entries(k)
-            found.append(value * shrink * torch.exp(exponent[columns] - exponent[rows]))
+            seen = self._within(value, self._groups[k][1], inner) if inner else value
+            found.append(seen * shrink * torch.exp(exponent[columns] - exponent[rows]))
         return found
 
-    def matrix(self, exponent: Tensor) -> Tensor:
+    def _within(self, value: Tensor, members: Sequence[int], inner: Inner) -> Tensor:
+        """N^-1 S N of blocks S of one shape."""
+        found = []
+        for block, k in zip(value, members, strict=True):
+            to, source = self.pairs[k] if k >= 0 else self.pairs[-k - 1][::-1]
+            seen = inner[to][1] @ block if to in inner else block
+            found.append(seen @ inner[source][0] if source in inner else seen)
+        return torch.stack(found)
+
+    def matrix(self, exponent: Tensor, inner: Inner | None = None) -> Tensor:
         """G, shape (n, n)."""
-        return self.whitened() * torch.exp(exponent[None, :] - exponent[:, None])
+        gamma = self.whitened()
+        if inner:
+            eyes = [torch.eye(size, dtype=gamma.dtype, device=gamma.device) for size in self.sizes]
+            roots, inverses = ([inner[k][side] if k in inner else eye for k, eye in enumerate(eyes)] for side in (0, 1))
+            gamma = torch.block_diag(*inverses) @ gamma @ torch.block_diag(*roots)  # type: ignore[no-untyped-call]
+        return gamma * torch.exp(exponent[None, :] - exponent[:, None])

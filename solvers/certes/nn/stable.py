@@ -1,6 +1,6 @@
 """Weights of one module that are stable whatever their free parameters are, and the metric in which they are.
 
-Each kind keeps, for its weights W (n, n) and its metric Theta = diag(exp d),
+Each kind here keeps, for its weights W (n, n) and its metric Theta = diag(exp d),
 
     norm(Theta W Theta^-1) <= level,
 
@@ -56,8 +56,12 @@ class Stable(nn.Module):
         """d, shape (n,)."""
         raise NotImplementedError
 
+    def inner(self) -> tuple[Tensor, Tensor] | None:
+        """N and its inverse, if the metric is not Theta^2 but (N Theta)^T N Theta: see :mod:`certes.nn.lure`."""
+        return None
 
-class _Scaled(Stable):
+
+class Scaled(Stable):
     """Theta^-1 A Theta with a trained d, kept within bounds."""
 
     def __init__(self, size: int, level: float) -> None:
@@ -78,7 +82,7 @@ class _Scaled(Stable):
         raise NotImplementedError
 
 
-class Singular(_Scaled):
+class Singular(Scaled):
     """A = level X / (1 + norm(X)): every matrix inside the ball is reached, by one X.
 
     Args:
@@ -104,7 +108,7 @@ class Singular(_Scaled):
         return made
 
 
-class Orthogonal(_Scaled):
+class Orthogonal(Scaled):
     """A = U S V^T with U, V orthogonal (exponentials of skew matrices) and 0 < S < level: the SVD Combo Net's.
 
     Args:
@@ -124,7 +128,7 @@ class Orthogonal(_Scaled):
         return (u * (self.level * torch.sigmoid(self.singular))) @ v.mT
 
 
-class Absolute(_Scaled):
+class Absolute(Scaled):
     """Rows and columns of abs(A) add up to the level at most, so that abs(A) has a norm below it too: ``absolute``.
 
     Synapses can be removed from such weights without a new proof.
@@ -280,7 +284,7 @@ def weights_of(parts: Sequence[Stable]) -> list[Tensor]:
 
 def exponents(parts: Sequence[Stable]) -> Tensor:
     """d of all modules, one after the other, shape (sum of n,)."""
-    scaled: list[Tensor] = [part.spread for part in parts if isinstance(part, _Scaled)]
+    scaled: list[Tensor] = [part.spread for part in parts if isinstance(part, Scaled)]
     if len(scaled) == len(parts):
         return SPREAD * torch.tanh(torch.cat(scaled) / SPREAD)
     return torch.cat([part.exponent() for part in parts])
