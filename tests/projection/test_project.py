@@ -25,8 +25,9 @@ Array = NDArray[np.float64]
 FORMS = {"rate": RateNetwork, "hopfield": HopfieldNetwork}
 TIMES: dict[str, float | None] = {"continuous": None, "step 0.2": 0.2, "step 1": 1.0}
 CONDITIONS = ("auto", "absolute", "symmetric", "singular", "lure")
-#: By how much descents to the same minimum may differ.
-SLACK = 1e-3
+#: By how much descents to the same minimum may differ: one ends where fifty steps bring less than 1e-5, and how far
+#: that is from the minimum depends on how the machine adds (0.35 % was seen, among the kernels of one BLAS).
+SLACK = 5e-3
 
 
 def gaussian(n: int, seed: int = 0, scale: float = 3.0) -> Array:
