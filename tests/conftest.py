@@ -1,7 +1,8 @@
 """What every test shares: one thread, reproducible properties, and a seeded sample of the slow tests.
 
 The sample is as many slow tests as take ``CERTES_SLOW`` seconds of the processor (90, or another number; ``all``: every
-one), by what ``slow.json`` says that each takes; one that takes more than that is in no sample. To measure them anew:
+one), by what ``slow.json`` says that each takes; one that takes more than that is in no sample. Of a test with many
+cases, ``@pytest.mark.cases(5)`` runs five, drawn by the same seed. To measure the slow ones anew:
 
     CERTES_SLOW=all CERTES_SLOW_RECORD=tests/slow.json python -m pytest -m slow
 """
@@ -54,6 +55,18 @@ def sample_of(names: Sequence[str], seconds: float, seed: str, known: Mapping[st
     return chosen
 
 
+def cases_of(names: Sequence[str], wanted: Mapping[str, int], seed: str) -> set[str]:
+    """Choose, of the cases ``NAME[CASE]`` of each test ``NAME``, as many as are wanted. Their order does not matter."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(name.partition("[")[0], []).append(name)
+    return {
+        name
+        for test, cases in groups.items()
+        for name in random.Random(f"{seed} {test}").sample(cases, min(wanted[test], len(cases)))
+    }
+
+
 def known_seconds() -> dict[str, float]:
     """What each slow test takes, as it was measured last."""
     found: dict[str, float] = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
@@ -77,12 +90,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the slow tests that are not in the sample, unless somebody asks for them by name or mark."""
+    """Leave out the slow tests and the cases that are not drawn, unless somebody asks for them by name or mark."""
     named = any("::" in argument for argument in config.args)
     if os.environ[SLOW] == "all" or named or config.getoption("markexpr") or config.getoption("keyword"):
         return
     slow = [item.nodeid for item in items if item.get_closest_marker("slow") is not None]
     left_out = set(slow) - sample_of(slow, int(os.environ[SLOW]), os.environ[SEED], known_seconds())
+    marks = {item.nodeid: item.get_closest_marker("cases") for item in items if item.nodeid not in set(slow)}
+    wanted = {name.partition("[")[0]: int(mark.args[0]) for name, mark in marks.items() if mark is not None}
+    many = [name for name, mark in marks.items() if mark is not None]
+    left_out |= set(many) - cases_of(many, wanted, os.environ[SEED])
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
     items[:] = [item for item in items if item.nodeid not in left_out]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import UNKNOWN, known_seconds, sample_of
+from tests.conftest import UNKNOWN, cases_of, known_seconds, sample_of
 from tests.packaging.support import REPOSITORY, run
 
 SUITE = """
@@ -50,6 +50,16 @@ def test_the_seed_alone_chooses() -> None:
     assert len(sample_of(names, 4.0, "one", known)) == 4
     assert sample_of(names, 4.0, "one", known) == sample_of(names[::-1], 4.0, "one", known)
     assert len({frozenset(sample_of(names, 4.0, str(seed), known)) for seed in range(20)}) > 10
+
+
+def test_cases_are_drawn_of_each_test_by_the_seed() -> None:
+    names = [f"test_{test}[{case}]" for test in "ab" for case in range(8)]
+    wanted = {"test_a": 3, "test_b": 20}
+    drawn = cases_of(names, wanted, "one")
+    assert drawn == cases_of(names[::-1], wanted, "one")
+    assert sum(name.startswith("test_a") for name in drawn) == 3
+    assert drawn >= set(names[8:])
+    assert set().union(*(cases_of(names, wanted, str(seed)) for seed in range(60))) == set(names), "each has its turn"
 
 
 def test_no_sample_takes_longer_than_it_may() -> None:

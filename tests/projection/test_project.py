@@ -68,6 +68,7 @@ def assert_sound(found: Projection, given: Network, *, exact: bool = False) -> N
     json.dumps(found.to_json(), allow_nan=False)
 
 
+@pytest.mark.cases(12)
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("time", TIMES)
 @pytest.mark.parametrize("form", FORMS)
@@ -86,6 +87,7 @@ def test_projections_are_certified_and_idempotent(form: str, time: str, conditio
     assert bits(again.system) == bits(found.system)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("time", TIMES)
 @pytest.mark.parametrize("form", FORMS)
 def test_auto_is_the_nearest_over_all_sets(form: str, time: str) -> None:
@@ -97,6 +99,7 @@ def test_auto_is_the_nearest_over_all_sets(form: str, time: str) -> None:
     assert {attempt.condition for attempt in found.attempts} == set(CONDITIONS[1:])
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     ("options", "time"),
     [
@@ -185,6 +188,7 @@ SHARES = {
 SIZES = [pytest.param(*key, marks=[pytest.mark.slow] * (key[0] > 20)) for key in SHARES]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("n", "ratio"), SIZES)
 def test_gaussian_weights_come_much_nearer_than_the_shrink(n: int, ratio: float) -> None:
     assert share_of_the_shrink(n, ratio, np.random.default_rng(n)) <= SHARES[n, ratio][0]
@@ -217,7 +221,7 @@ def test_other_starts_find_nothing_nearer() -> None:
 
 def test_more_starts_are_never_farther() -> None:
     for form in FORMS:
-        given_network = network(form, "step 0.2", 6, seed=2)
+        given_network = network(form, "step 0.2", 4, seed=2)
         one, three = (certes.project(given_network, "lure", starts=starts) for starts in (1, 3))
         assert one.distance is not None
         assert three.distance is not None
@@ -226,8 +230,8 @@ def test_more_starts_are_never_farther() -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
-    given_network = network("rate", "continuous", 6)
-    first, second = (certes.project(given_network, seed=3, starts=3) for _ in range(2))
+    given_network = network("rate", "continuous", 4)
+    first, second = (certes.project(given_network, seed=3, starts=2) for _ in range(2))
     assert bits(first.system) == bits(second.system)
     assert first.to_json() == second.to_json()
     assert first.result.certificate is not None
@@ -235,6 +239,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert first.result.certificate.digest == second.result.certificate.digest
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("condition", CONDITIONS[1:])
 def test_more_is_never_nearer(condition: str) -> None:
     """A higher rate, or a smaller factor, is a smaller set."""
@@ -283,6 +288,7 @@ def test_relabelling_and_transposing_change_no_distance(condition: str, examples
     law()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("condition", CONDITIONS[1:])
 def test_weights_and_level_may_be_scaled_together(condition: str) -> None:
     """Continuous time: twice the weights at twice 1 - rate are twice as far; so are weights of half the slope."""
@@ -413,6 +419,7 @@ def hostile() -> dict[str, Array]:
 HOSTILE = hostile()
 
 
+@pytest.mark.cases(14)
 @pytest.mark.parametrize("time", TIMES)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_weights_come_back_certified(name: str, time: str) -> None:
