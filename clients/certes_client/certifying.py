@@ -71,8 +71,8 @@ def run(question: Question, out: Path, key: Path | None, as_json: bool, server: 
         if isinstance(system, UnsupportedCell):
             from certes_client import layering  # brings all of composition with it
 
-            if layering.is_layered(system) and server is None:
-                return _layers(layering.Layers(question, spec, weights), out, private_key, as_json, progress)
+            if layering.is_layered(system):
+                return _layers(layering.Layers(question, spec, weights), out, private_key, as_json, progress, server)
         result = _answer(question, spec, weights, system, progress, server)
         certificate = result.certificate
         if certificate is not None and isinstance(system, System) and not system.discrete:
@@ -111,9 +111,11 @@ def _answer(
     )
 
 
-def _layers(layers: Layers, out: Path, key: bytes | None, as_json: bool, progress: Callable[[str], None]) -> int:
+def _layers(
+    layers: Layers, out: Path, key: bytes | None, as_json: bool, progress: Callable[[str], None], server: str | None
+) -> int:
     """A network of several layers: composed, not certified as one system."""
-    layers.solve(progress)
+    layers.solve(progress, server)
     layers.write(out, key)
     if as_json:
         output.print_json(layers.as_object())

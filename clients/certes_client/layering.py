@@ -11,6 +11,7 @@ from certes import words
 from certes.cells import GatedNetwork
 from certes.composition import torch_layers
 from certes.composition.compose import compose
+from certes.composition.description import Described
 from certes.composition.outcome import Composition
 from certes.errors import InputError
 from certes.spec import SystemSpec
@@ -58,13 +59,23 @@ class Layers:
         self.answers: dict[str, Composition] = {}
         self.written: dict[str, tuple[AssemblyBundle, Path]] = {}
 
-    def solve(self, progress: Any) -> None:
-        """Compose them, one after the other."""
+    def solve(self, progress: Any, server: str | None = None) -> None:
+        """Compose them, one after the other; with a server, from the proofs that it has of the layers.
+
+        Raises:
+            RemoteError: it did not answer.
+        """
         seconds = self.question.seconds
         share = None if seconds is None else seconds / len(self.assemblies)
         for name, assembly in self.assemblies:
             progress(name)
-            self.answers[name] = compose(assembly, seconds=share, progress=progress)
+            if server is None:
+                self.answers[name] = compose(assembly, seconds=share, progress=progress)
+                continue
+            from certes_client.remote import composing as remote
+
+            described = remote.composed(server, Described(assembly, "auto"), None, share, progress)
+            self.answers[name] = described.compose(seconds=share, progress=progress)
 
     def write(self, out: Path, key: bytes | None) -> None:
         """The certificates of those that are contracting; their tensors are all in the weight file."""

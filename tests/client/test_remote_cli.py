@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from certes.weights import write_weights
 
 from tests.client.running import RATE, STABLE, UNSTABLE, Done, inside, network, process
 from tests.service.conftest import Running, running
@@ -89,6 +90,38 @@ def twice(tmp_path: Path, server: Running, capsys: Any, monkeypatch: pytest.Monk
     ],
 )
 def test_certify(twice: Twice, options: tuple[str, ...], code: int) -> None:
+    assert twice.same("certify", *options).code == code
+
+
+def _stacks(twice: Twice) -> None:
+    """Networks of several layers, or directions, as torch names their tensors."""
+    random = np.random.default_rng(0)
+
+    def layers(count: int, ends: tuple[str, ...], scale: float) -> dict[str, Any]:
+        shapes = {f"weight_hh_l{k}{end}": (3, 3) for k in range(count) for end in ends}
+        shapes |= {f"weight_ih_l{k}{end}": (3, 3 * len(ends) if k else 2) for k in range(count) for end in ends}
+        return {name: scale * random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+    given = {"two": layers(2, ("",), 0.2), "sides": layers(1, ("", "_reverse"), 0.2), "loud": layers(2, ("",), 3.0)}
+    for name, arrays in given.items():
+        for place in (twice.here, twice.there):
+            write_weights(place / f"{name}.safetensors", arrays)
+
+
+LAYERS = ("--form", "torch-rnn", "--activation", "tanh")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("two.safetensors", *LAYERS, "--out", "o"), 0),
+        (("sides.safetensors", *LAYERS, "--json", "--out", "o"), 0),
+        (("loud.safetensors", *LAYERS, "--json"), 1),
+        (("two.safetensors", *LAYERS, "--rate", "0.5"), 2),
+    ],
+)
+def test_certify_layers(twice: Twice, options: tuple[str, ...], code: int) -> None:
+    _stacks(twice)
     assert twice.same("certify", *options).code == code
 
 
@@ -177,9 +210,11 @@ def test_compose_proves_no_module_here(twice: Twice, monkeypatch: pytest.MonkeyP
         raise AssertionError("a proof of a module was looked for here")
 
     _assemblies(twice)
+    _stacks(twice)
     monkeypatch.chdir(twice.there)
     monkeypatch.setattr(compose, "offer", refuse)
     assert inside(twice.capsys, "compose", "nested.json", "--server", twice.url).code == 0
+    assert inside(twice.capsys, "certify", "two.safetensors", *LAYERS, "--server", twice.url).code == 0
     assert inside(twice.capsys, "compose", "nested.json").code == 4, "the test would notice"
 
 

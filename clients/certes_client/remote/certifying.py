@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from certes import formats
 from certes.cells import GatedNetwork
 from certes.certify import certify, check
-from certes.composition.torch_layers import CELLS
 from certes.conditions.base import Backend
-from certes.errors import InputError
 from certes.results import Result
 from certes.spec import SystemSpec
 from certes.systems import System, UnsupportedCell
@@ -39,9 +37,6 @@ def answer(
     step, backend = question.system.step_choice, cast(Backend, question.backend)
     check(system, question.condition, question.rate, step=step, backend=backend, seconds=question.seconds)
     if isinstance(system, UnsupportedCell):
-        if system.cell in CELLS:
-            expected = "no server: the layers of a network are composed here"
-            raise InputError("--server", "a network of several layers", expected, "unsupported")
         return certify(system)  # nobody has to be asked
     with connected(url) as client:
         progress("asking the service")
