@@ -25,10 +25,7 @@ def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool,
             ``server`` whose verifier does not say the same.
     """
     if is_assembly(path):
-        if server is not None:
-            expected = "no server: the certificate of an assembly is verified here"
-            raise InputError("--server", "the certificate of an assembly", expected, "unsupported")
-        return verifying_assemblies.run(path, weights, key, exact, as_json)
+        return verifying_assemblies.run(path, weights, key, exact, as_json, server)
     with output.Progress("verify").running() as progress:
         progress("exact audit" if exact else "checking the obligations")
         certificate = _opened(path)

@@ -19,7 +19,7 @@ from certes_client import output
 _ROWS = 200
 
 
-def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool) -> int:
+def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool, server: str | None = None) -> int:
     """Check the certificate of an assembly; returns the exit code: 0 valid, 1 invalid.
 
     Args:
@@ -28,9 +28,10 @@ def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool)
         key: must have signed the whole.
         exact: refused: there is no exact audit of compositions.
         as_json: print one object.
+        server: address of a service whose verifier has to say the same; None: nobody is asked.
 
     Raises:
-        InputError: a file that cannot be read.
+        InputError: a file that cannot be read. RemoteError: a ``server`` that does not answer, or not the same.
     """
     if exact:
         expected = "the certificate of one network (there is no exact audit of compositions)"
@@ -39,6 +40,11 @@ def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool)
         progress("checking every certificate of the assembly")
         bundle = AssemblyBundle.read(path)
         report = verify_assembly(bundle, weights, key=key)
+        if server is not None:
+            from certes_client.remote import verifying as remote
+
+            progress("asking the service")
+            remote.agree_on_assembly(server, report, bundle, weights, key)
     if as_json:
         output.print_json(as_object(report, bundle))
     else:

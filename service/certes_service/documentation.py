@@ -150,10 +150,11 @@ VERIFY: dict[str, Any] = {
             "certificate": {"type": "object", "description": "the DSSE envelope"},
             "proof": _FILE,
             "weights": _FILE,
+            "modules": _FILE,
             "key": {"type": ["string", "null"], "description": "trusted Ed25519 public key (PEM)"},
             "exact": {"type": "string", "enum": ["true", "false"]},
         },
-        ["certificate", "proof"],
+        ["certificate"],
         {"certificate": {"contentType": "application/json"}, "proof": {"contentType": "application/octet-stream"}},
     ),
     "responses": {

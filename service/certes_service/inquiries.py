@@ -14,14 +14,21 @@ from certes_service import documentation
 from certes_service.intake import Body, about, as_file, as_flag, as_object, read_body, required, weights_of
 from certes_service.jobs.answering import as_json, respond
 from certes_service.jobs.desk import Desk
-from certes_service.questions import assemblies, certificates, projections, trainings, verifications
+from certes_service.questions import (
+    assemblies,
+    assembly_verifications,
+    certificates,
+    projections,
+    trainings,
+    verifications,
+)
 from certes_service.questions.base import Question
 from certes_service.schema import CertificateAnswer, ProjectionAnswer, VerificationAnswer
 from certes_service.schema_assembly import AssemblyAnswer
 from certes_service.schema_training import TrainingAnswer
 from certes_service.tenancy.callers import allow
 
-_VERIFICATION = {"certificate", "proof", "weights", "tensors", "key", "exact"}
+_VERIFICATION = {"certificate", "proof", "weights", "tensors", "modules", "key", "exact"}
 
 
 def install(app: FastAPI, desk: Desk) -> None:
@@ -61,6 +68,7 @@ def install(app: FastAPI, desk: Desk) -> None:
     async def verify(request: Request) -> Response:
         """Verify a certificate against weights; nothing is kept, and nothing that is kept here is trusted.
 
+        That of an assembly comes with `modules`, everything that it names and the weight files, instead of the rest.
         A certificate that fails is an answer too (200, ``valid`` false).
         """
         caller = allow(request, "certify")
@@ -71,11 +79,30 @@ def install(app: FastAPI, desk: Desk) -> None:
 
 def _verification(body: Body) -> Question:
     envelope = as_object(required(body, "certificate", "the DSSE envelope"), "certificate")
+    if (modules := body.values.get("modules")) is not None:
+        return _of_assembly(body, strictjson.canonical(envelope, "certificate"), modules)
     proof = as_file(required(body, "proof", "the proof's safetensors file"), "proof", body.multipart)
     return verifications.question(
         strictjson.canonical(envelope, "certificate"),
         proof,
         weights_of(body),
+        _key(body.values.get("key")),
+        exact=as_flag(body.values.get("exact"), "exact"),
+    )
+
+
+def _of_assembly(body: Body, envelope: bytes, modules: Any) -> Question:
+    """Everything but key and certificate is in the one file.
+
+    Raises:
+        InputError: a part that would have to be in it.
+    """
+    for part in ("proof", "weights", "tensors"):
+        if body.values.get(part) is not None:
+            raise InputError(part, f"{part} beside modules", "nothing: it belongs into modules", "conflict")
+    return assembly_verifications.question(
+        envelope,
+        as_file(modules, "modules", body.multipart),
         _key(body.values.get("key")),
         exact=as_flag(body.values.get("exact"), "exact"),
     )

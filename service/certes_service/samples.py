@@ -370,6 +370,7 @@ REPORT: dict[str, Any] = {
             "missing": None,
         },
     ],
+    "path": None,
     "digest": "a7d744b8cacc686b616e194595c7e4fdd02b037e50b15dc68a8a3ca2a065b94e",
     "signed": False,
     "exact": False,

@@ -305,9 +305,14 @@ class VerificationRequest(BaseModel):
     """POST /v1/verifications as JSON."""
 
     certificate: dict[str, Any] = Field(description="the DSSE envelope")
-    proof: Base64 = Field(description="safetensors file")
+    proof: Base64 | None = Field(None, description="safetensors file; needed for a network")
     weights: Base64 | None = Field(None, description="safetensors file")
     tensors: dict[str, list[Any] | TensorData] | None = Field(None, description="the weights inline, instead of a file")
+    modules: Base64 | None = Field(
+        None,
+        description="of an assembly: a safetensors file of bytes (U8), documents/DIGEST, proofs/SHA256, "
+        "couplings/SHA256 and weight files as weights/NAME; instead of proof, weights and tensors",
+    )
     key: str | None = Field(None, description="trusted Ed25519 public key (PEM)")
     exact: bool | None = Field(False, description="also audit in exact rational arithmetic")
 
@@ -328,7 +333,8 @@ class VerificationAnswer(BaseModel):
     verdict: Verdict = Field(description="what is proven; undecided if the certificate is not valid")
     reason: str | None
     detail: str
-    checks: list[ReportCheck]
+    checks: list[ReportCheck] = Field(description="of an assembly: those of the whole")
+    path: str | None = Field(None, description="of an assembly: the place or edge that failed first, empty: the whole")
     digest: Digest | None = Field(description="of the certificate; null if it cannot be read as one")
     signed: bool | None
     exact: bool

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from certes.certificate.assembly import AssemblyBundle
 from certes.weights import write_weights
 
 from tests.client.running import RATE, STABLE, UNSTABLE, Done, inside, network, process
 from tests.service.conftest import Running, running
 
 ROOT = Path(__file__).parents[2]
+STORED = ROOT / "tests" / "assets" / "certificates" / "composition-v1"
+ROOT_FILE = f"{AssemblyBundle.read(STORED / 'nested').root}.assembly.json"
 PLAIN = ("--form", "rate", "--tensor", "W", "--activation", "tanh")
 
 
@@ -56,7 +59,7 @@ class Twice:
 
 def _errors(done: Done) -> list[str]:
     """What is said on stderr, without lines of progress."""
-    verbs = ("certify: ", "project: ", "compose: ", "train: ")
+    verbs = ("certify: ", "verify: ", "project: ", "compose: ", "train: ")
     return [line for line in done.err.splitlines() if not line.startswith(verbs)]
 
 
@@ -144,6 +147,28 @@ def test_verify(twice: Twice, weights: str) -> None:
     for more in ((), ("--json",)):
         done = twice.same("verify", ".", "--weights", weights, *more)
         assert done.code == (0 if weights.startswith("net") else 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda _: None, 0),
+        (lambda folder: sorted(folder.glob("*.certificate.json"))[0].unlink(), 1),
+        (lambda folder: [file.unlink() for file in folder.glob("*.couplings.safetensors")], 1),
+        (lambda folder: sorted(folder.glob("*.proof.safetensors"))[0].write_bytes(b"no proof"), 1),
+        (lambda folder: write_weights(folder / "networks.safetensors", {"W": np.eye(2)}), 1),
+        (lambda folder: (folder / ROOT_FILE).write_text("no certificate"), 1),
+    ],
+    ids=["valid", "a certificate is gone", "couplings are gone", "another proof", "other weights", "no certificate"],
+)
+def test_verify_assembly(twice: Twice, change: Any, code: int) -> None:
+    for place in (twice.here, twice.there):
+        shutil.copytree(STORED / "nested", place / "nested")
+        change(place / "nested")
+    assert twice.same("verify", f"nested/{ROOT_FILE}", "--weights", "nested", "--json").code == code
+    if code == 0:
+        assert twice.same("verify", "nested", "--weights", "nested", "--key", STORED / "key.pem").code == 0
+        assert twice.same("verify", "nested", "--weights", "nested", "--exact").code == 2
 
 
 @pytest.mark.slow

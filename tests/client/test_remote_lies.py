@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import certes
 import pytest
+from certes.certificate.assembly import AssemblyBundle
+from certes.certificate.assembly_check import verify_assembly
 from certes.certificate.document import Certificate
 from certes.weights import read_weights
 
@@ -142,6 +145,38 @@ def test_a_service_that_finds_everything_valid_is_contradicted(
     with scripted([says({"valid": True, "verdict": "contracting", "detail": "", "checks": []})]) as server:
         assert inside(capsys, "verify", ".", "--weights", bad, "--server", server.url).code == 4
         assert inside(capsys, "verify", ".", "--weights", "net.safetensors", "--server", server.url).code == 0
+
+
+REPORT = {"verdict": "contracting", "detail": "", "checks": [], "valid": True, "reason": None, "path": None}
+INVALID = {"valid": False, "verdict": "undecided", "path": "body", "reason": "missing-child"}
+
+
+@pytest.mark.parametrize(
+    ("remove", "said", "code"),
+    [
+        (False, {}, 0),
+        (True, {}, 4),
+        (False, INVALID, 4),
+        (True, INVALID, 4),
+        (True, INVALID | {"path": "brain/pfc"}, 1),
+        (True, INVALID | {"path": "brain/pfc", "reason": "wrong-child"}, 4),
+    ],
+)
+def test_a_service_that_says_otherwise_of_an_assembly_is_contradicted(
+    remove: bool, said: dict[str, Any], code: int, tmp_path: Path, capsys: Any
+) -> None:
+    stored = Path(__file__).parents[1] / "assets" / "certificates" / "composition-v1" / "nested"
+    shutil.copytree(stored, tmp_path / "nested")
+    bundle = AssemblyBundle.read(stored)
+    if remove:
+        report = verify_assembly(bundle, stored)
+        pfc = next(node.digest for node in report.nodes if node.path == "brain/pfc")
+        (tmp_path / "nested" / f"{pfc}.certificate.json").unlink()
+    whole = tmp_path / "nested" / f"{bundle.root}.assembly.json"
+    with scripted([says(REPORT | said)]) as server:
+        done = inside(capsys, "verify", whole, "--weights", tmp_path / "nested", "--server", server.url)
+    assert done.code == code, done.err
+    assert (done.out == "") == (code == 4)
 
 
 def test_projected_weights_that_do_not_hold_are_not_written(

@@ -10,19 +10,22 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import certes
 import numpy as np
 import pytest
-from certes.certificate.assembly import open_assembly
+from certes.certificate.assembly import AssemblyBundle, open_assembly
+from certes.certificate.assembly_archive import packed
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.certificate.envelope import Envelope
 from certes.errors import InputError, TooLargeError
 from certes.projection import project
 from certes.weights import read_weights, to_bytes
-from certes_service.questions import assemblies, certificates, projections
+from certes_service.questions import assemblies, assembly_verifications, certificates, projections
+from certes_service.questions.assembly_verifications import AssemblyVerification
 from certes_service.questions.base import Attachment, Context, Limits, Question, Solved
 from certes_service.questions.figures import FigureQuestion
 from certes_service.questions.kinds import KINDS, by_name, rebuild
@@ -48,6 +51,7 @@ KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([k]) * 32) for k in (1, 2)]
 PRIVATE = [key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) for key in KEYS]
 PUBLIC = KEYS[0].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 NAME = "net.safetensors"
+STORED = Path(__file__).parents[1] / "assets" / "certificates" / "composition-v1" / "nested"
 
 Tamper = Callable[[Solved], Solved]
 
@@ -62,6 +66,12 @@ def _verification(W: Any = SMALL) -> VerificationQuestion:
     return VerificationQuestion(weights(W=W), NAME, None, False, found.document, found.proof)
 
 
+def _assembly_verification() -> AssemblyVerification:
+    bundle = AssemblyBundle.read(STORED)
+    files = {"networks.safetensors": (STORED / "networks.safetensors").read_bytes()}
+    return assembly_verifications.question(bundle.documents[bundle.root], packed(bundle, files))
+
+
 QUESTIONS: dict[str, Callable[[], Any]] = {
     "certificate": lambda: certificates.question(dict(SPEC), weights(), NAME),
     "projection": lambda: projections.question(PROJECTION_REQUEST["spec"], _data(PROJECTION_REQUEST), NAME),
@@ -70,6 +80,7 @@ QUESTIONS: dict[str, Callable[[], Any]] = {
     ),
     "assembly": lambda: assemblies.question(ASSEMBLY_REQUEST["spec"], _data(ASSEMBLY_REQUEST), NAME),
     "verification": _verification,
+    "assembly-verification": _assembly_verification,
 }
 ANSWERS = {
     "certificate": CertificateAnswer,
@@ -77,8 +88,9 @@ ANSWERS = {
     "interconnection": ProjectionAnswer,
     "assembly": AssemblyAnswer,
     "verification": VerificationAnswer,
+    "assembly-verification": VerificationAnswer,
 }
-CERTIFYING = [kind for kind in QUESTIONS if kind != "verification"]
+CERTIFYING = [kind for kind in QUESTIONS if not kind.endswith("verification")]
 
 
 def _context(question: Question, **given: Any) -> Context:
@@ -231,6 +243,7 @@ def test_a_projection_is_the_engines_and_its_certificate_holds_for_the_new_file(
 
 def test_a_verification_says_what_the_verifier_says() -> None:
     assert _solved("verification").answer["valid"]
+    assert _solved("assembly-verification").answer["valid"]
     other = _verification(W=[[0.2, -0.5], [0.4, 0.2]])
     answer = other.solve(_context(other)).answer
     assert (answer["valid"], answer["verdict"]) == (False, "undecided")
@@ -414,7 +427,9 @@ def test_weights_that_are_none_are_found_before_anything_is_solved(kind: str) ->
     assert str(here.value) == str(there.value)
 
 
-@pytest.mark.parametrize("kind", ["certificate", "projection", "interconnection", "verification"])
+@pytest.mark.parametrize(
+    "kind", ["certificate", "projection", "interconnection", "verification", "assembly-verification"]
+)
 def test_limits_hold_before_and_while_it_is_solved(kind: str) -> None:
     question, small = QUESTIONS[kind](), Settings(max_states=1)
     with pytest.raises(TooLargeError):

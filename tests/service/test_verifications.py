@@ -6,13 +6,16 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import certes
 import httpx
 import numpy as np
 import pytest
-from certes.certificate import Certificate
+from certes.certificate import AssemblyBundle, Certificate
+from certes.certificate.assembly_archive import packed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from safetensors.numpy import load, save
@@ -188,6 +191,60 @@ def test_multipart_with_the_weight_file(http: httpx.Client) -> None:
     assert not report["signed"]
     files["weights"] = ("w.safetensors", weights(W=SMALL, other=[[1.0]]))
     assert http.post("/v1/verifications", files=files).json()["reason"] == "wrong-file"
+
+
+STORED = Path(__file__).parents[1] / "assets" / "certificates" / "composition-v1" / "nested"
+BUNDLE = AssemblyBundle.read(STORED)
+
+
+def _assembly(bundle: AssemblyBundle = BUNDLE, networks: bytes | None = None) -> Parts:
+    files = {"networks.safetensors": (STORED / "networks.safetensors").read_bytes() if networks is None else networks}
+    modules = base64.b64encode(packed(bundle, files)).decode()
+    return {"certificate": json.loads(bundle.documents[bundle.root]), "modules": modules}
+
+
+def _proof_of_another() -> AssemblyBundle:
+    """Every proof is there, under the names of others."""
+    names = list(BUNDLE.proofs)
+    return replace(BUNDLE, proofs=dict(zip(names, [*list(BUNDLE.proofs.values())[1:], b""], strict=True)))
+
+
+def _child_of_another() -> AssemblyBundle:
+    """A certificate under the name of another."""
+    digest, other = [name for name in BUNDLE.documents if name != BUNDLE.root][:2]
+    return replace(BUNDLE, documents={**BUNDLE.documents, digest: BUNDLE.documents[other]})
+
+
+def test_an_assembly_is_verified_with_all_that_it_names(http: httpx.Client) -> None:
+    report = verify(http, _assembly()).json()
+    assert report["valid"], report
+    assert (report["verdict"], report["path"], report["digest"]) == ("contracting", None, BUNDLE.root)
+    key = (STORED.parent / "key.pem").read_text()
+    assert verify(http, _assembly() | {"key": key}).json()["valid"]
+    assert verify(http, _assembly() | {"key": PUBLIC[0]}).json()["reason"] == "untrusted-key"
+    for bundle, reason in (
+        (replace(BUNDLE, documents={BUNDLE.root: BUNDLE.documents[BUNDLE.root]}), "missing-child"),
+        (_child_of_another(), "wrong-child"),
+        (replace(BUNDLE, proofs={}), "missing-proof"),
+        (_proof_of_another(), "wrong-proof"),
+        (replace(BUNDLE, couplings={}), "missing-weights"),
+    ):
+        report = verify(http, _assembly(bundle)).json()
+        assert (report["valid"], report["verdict"], report["reason"]) == (False, "undecided", reason), report
+    report = verify(http, _assembly(networks=weights(W=SMALL))).json()
+    assert (report["valid"], report["reason"]) == (False, "missing-weights")
+
+
+def test_bad_requests_about_an_assembly(http: httpx.Client) -> None:
+    parts = _assembly()
+    assert_problem(verify(http, parts | {"exact": True}), 422, "unsupported", "exact")
+    assert_problem(verify(http, parts | {"tensors": {"W": SMALL}}), 422, "conflict", "tensors")
+    assert_problem(verify(http, parts | {"proof": ""}), 422, "conflict", "proof")
+    assert_problem(verify(http, parts | {"certificate": _parts()["certificate"]}), 422, "missing-value", "modules")
+    other = base64.b64encode(weights(W=SMALL)).decode()
+    assert_problem(verify(http, parts | {"modules": other}), 422, "malformed", "modules")
+    assert_problem(verify(http, parts | {"modules": ""}), 422, "malformed-safetensors", "modules")
+    assert_problem(verify(http, _assembly(networks=b"nothing")), 422, "malformed-safetensors", "modules")
 
 
 def test_bad_requests(http: httpx.Client) -> None:

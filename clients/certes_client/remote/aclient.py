@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
+from certes.certificate.assembly import AssemblyBundle
 from certes.certificate.document import Certificate
 
 from certes_client.remote import answers
@@ -107,6 +108,12 @@ class AsyncClient:
     ) -> answers.VerificationAnswer:
         """As :meth:`Client.verify`."""
         return await self._run(self._asking.verification(envelope, proof, weights, key, exact))
+
+    async def verify_assembly(
+        self, bundle: AssemblyBundle, weights: Mapping[str, bytes], *, key: bytes | None = None
+    ) -> answers.VerificationAnswer:
+        """As :meth:`Client.verify_assembly`."""
+        return await self._run(self._asking.assembly_verification(bundle, weights, key))
 
     async def certificate(self, digest: str) -> Certificate:
         """As :meth:`Client.certificate`."""

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 import httpx
 from certes._version import __version__
+from certes.certificate.assembly import AssemblyBundle
+from certes.certificate.assembly_archive import packed
 from certes.certificate.document import Certificate
 from certes.errors import InputError
 
@@ -122,6 +124,21 @@ class Asking:
             parts["key"] = Part(key, "application/x-pem-file")
         if exact:
             parts["exact"] = Part(b"true", "text/plain")
+        return (yield from self._verified(parts))
+
+    def assembly_verification(
+        self, bundle: AssemblyBundle, weights: Mapping[str, bytes], key: bytes | None
+    ) -> Steps[answers.VerificationAnswer]:
+        """Let the service verify the certificate of an assembly."""
+        parts = {
+            "certificate": Part(bundle.documents[bundle.root], "application/json"),
+            "modules": Part.file(packed(bundle, weights), "modules.safetensors"),
+        }
+        if key is not None:
+            parts["key"] = Part(key, "application/x-pem-file")
+        return (yield from self._verified(parts))
+
+    def _verified(self, parts: Mapping[str, Part]) -> Steps[answers.VerificationAnswer]:
         call = Call("POST", "/v1/verifications", parts=parts, silence=self._timeout or 3600.0)
         reply = yield from self._talk.called(call, self.until())
         return answers.VerificationAnswer(reply.object())

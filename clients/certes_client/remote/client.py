@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
+from certes.certificate.assembly import AssemblyBundle
 from certes.certificate.document import Certificate
 
 from certes_client.remote import answers
@@ -155,6 +156,21 @@ class Client:
             ServiceError, Unreachable, TimedOut, BadAnswer: as :meth:`certify`.
         """
         return self._run(self._asking.verification(envelope, proof, weights, key, exact))
+
+    def verify_assembly(
+        self, bundle: AssemblyBundle, weights: Mapping[str, bytes], *, key: bytes | None = None
+    ) -> answers.VerificationAnswer:
+        """Let the service verify the certificate of an assembly, with all that it names.
+
+        Args:
+            bundle: as ``AssemblyBundle.read`` gives it.
+            weights: name -> safetensors file, of every file that has some of the weights.
+            key: Ed25519 public key (PEM) that must have signed the certificate of the whole.
+
+        Raises:
+            ServiceError, Unreachable, TimedOut, BadAnswer: as :meth:`certify`.
+        """
+        return self._run(self._asking.assembly_verification(bundle, weights, key))
 
     def certificate(self, digest: str) -> Certificate:
         """A certificate with its proof, as ``certes.verify`` takes it; nothing about it is verified yet.

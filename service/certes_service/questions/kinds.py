@@ -21,6 +21,7 @@ KINDS: dict[str, str] = {
     "assembly": "certes_service.questions.assemblies:AssemblyQuestion",
     "training": "certes_service.questions.trainings:TrainingQuestion",
     "verification": "certes_service.questions.verifications:VerificationQuestion",
+    "assembly-verification": "certes_service.questions.assembly_verifications:AssemblyVerification",
     "figure": "certes_service.questions.figures:FigureQuestion",
 }
 #: Where that table is: a module, or a file of Python with a table of its own.

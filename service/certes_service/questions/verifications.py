@@ -78,7 +78,7 @@ class VerificationQuestion(Plain):
         limits = Limits.of(settings)
         if self.weights:
             limits.read(self.weights, None)
-        _check_proof(self.proof, limits.states)
+        check_proof(self.proof, limits.states)
 
     def solve(self, context: Context) -> Solved:
         """Verify."""
@@ -86,7 +86,7 @@ class VerificationQuestion(Plain):
         if given is None:
             raise InputError("certificate", "nothing", "the DSSE envelope", "missing-value")
         file = context.limits.read(self.weights, None) if self.weights else None
-        _check_proof(given.proof, context.limits.states)
+        check_proof(given.proof, context.limits.states)
         key = None if self.key is None else self.key.encode("utf-8", "replace")
         parts = (given.envelope, given.proof)
         report = verify_certificate(parts, file, key=key, exact=self.exact)
@@ -99,28 +99,33 @@ class VerificationQuestion(Plain):
     def undecided(self, reason: Spent, detail: str) -> Solved:
         """The answer if the solver was ended: not valid, as far as anybody knows."""
         answer: dict[str, Any] = {"valid": False, "verdict": "undecided", "reason": reason, "detail": detail}
-        return Solved(answer | {"checks": [], "digest": None, "signed": None, "exact": self.exact})
+        return Solved(answer | {"checks": [], "path": None, "digest": None, "signed": None, "exact": self.exact})
 
 
 def report_json(report: Report, certificate: Certificate | None, exact: bool) -> dict[str, Any]:
     """A report as JSON."""
-    checks = [
-        {"name": check.name, "held": check.held, "detail": check.detail, "missing": finite(check.missing)}
-        for check in report.checks
-    ]
     return {
         "valid": report.valid,
         "verdict": report.verdict,
         "reason": report.reason,
         "detail": report.detail,
-        "checks": checks,
+        "checks": checks_json(report),
+        "path": None,
         "digest": None if certificate is None else certificate.digest,
         "signed": None if certificate is None else certificate.signed,
         "exact": exact,
     }
 
 
-def _check_proof(proof: bytes, states: int) -> None:
+def checks_json(report: Report) -> list[dict[str, Any]]:
+    """The obligations as JSON."""
+    return [
+        {"name": check.name, "held": check.held, "detail": check.detail, "missing": finite(check.missing)}
+        for check in report.checks
+    ]
+
+
+def check_proof(proof: bytes, states: int, field: str = "proof") -> None:
     """Raise TooLargeError if a proof is about more states than may be solved."""
     try:
         tensors = read_weights(proof).tensors
@@ -128,4 +133,4 @@ def _check_proof(proof: bytes, states: int) -> None:
         return  # the certificate's own check says what is wrong with it
     for entry in tensors.values():
         if len(entry.shape) > 1 and max(entry.shape) > states:
-            raise TooLargeError("proof", f"{max(entry.shape)} states", states, "states")
+            raise TooLargeError(field, f"{max(entry.shape)} states", states, "states")

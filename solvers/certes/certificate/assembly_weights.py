@@ -201,6 +201,11 @@ class Sources:
             raise InputError(error.field, error.given, error.expected, "wrong-weights") from error
 
 
+def weight_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The weight files that are meant by a path: itself, or those of a folder."""
+    return list(_listed(path))
+
+
 def _listed(given: Any) -> Iterator[Any]:
     """Every file that is meant by a path, by a folder (its safetensors files, those of proofs apart), or by several."""
     if isinstance(given, (bytes, WeightFile)):
