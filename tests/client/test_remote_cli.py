@@ -59,7 +59,7 @@ class Twice:
 
 def _errors(done: Done) -> list[str]:
     """What is said on stderr, without lines of progress."""
-    verbs = ("certify: ", "verify: ", "project: ", "compose: ", "train: ")
+    verbs = ("certify: ", "verify: ", "check: ", "project: ", "compose: ", "train: ")
     return [line for line in done.err.splitlines() if not line.startswith(verbs)]
 
 
@@ -243,6 +243,75 @@ def test_compose_proves_no_module_here(twice: Twice, monkeypatch: pytest.MonkeyP
     assert inside(twice.capsys, "compose", "nested.json").code == 4, "the test would notice"
 
 
+POLICY = """
+[models.net]
+file = "net.{kind}"
+form = "rate"
+tensors = {{ W = "W" }}
+activation = "tanh"
+rate_at_least = 0.1
+
+[models.two]
+file = "two.safetensors"
+form = "torch-rnn"
+activation = "tanh"
+
+[models.nested]
+assembly = "nested.json"
+"""
+BAD = """
+[models.bad]
+file = "bad.safetensors"
+form = "rate"
+tensors = { W = "W" }
+activation = "tanh"
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "code"),
+    [
+        ("", "npz", 0),
+        (BAD, "safetensors", 1),
+        (BAD.replace("bad.", "net.") + "rate = 5.0\n", "safetensors", 3),
+        (BAD + 'condition = "odd"\n', "safetensors", 2),
+    ],
+    ids=["passed", "failed", "undecided", "error"],
+)
+def test_check(twice: Twice, monkeypatch: pytest.MonkeyPatch, more: str, kind: str, code: int) -> None:
+    _assemblies(twice)
+    _stacks(twice)
+    for place in (twice.here, twice.there):
+        (place / "certes.toml").write_text(POLICY.format(kind=kind) + more)
+    name = ("bad",) if code else ()
+    assert twice.same("check", "--json", *name).code == code
+    if code:
+        return
+    assert (twice.there / ".certes" / "index.json").exists()
+    for form in ("table", "sarif"):
+        twice.same("check", "--format", form, "--accept")
+    monkeypatch.setenv("CERTES_SERVER", "http://127.0.0.1:9")
+    assert inside(twice.capsys, "check").code == 0, "what is known already, nobody is asked"
+
+
+def test_check_searches_nothing_here(twice: Twice, monkeypatch: pytest.MonkeyPatch) -> None:
+    from certes.composition import compose
+    from certes_client.policy import subjects
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a proof was looked for here")
+
+    _assemblies(twice)
+    _stacks(twice)
+    (twice.there / "certes.toml").write_text(POLICY.format(kind="npz"))
+    monkeypatch.chdir(twice.there)
+    monkeypatch.setattr(subjects, "certify", refuse)
+    monkeypatch.setattr(compose, "offer", refuse)
+    assert inside(twice.capsys, "check").code == 4, "the test would notice"
+    monkeypatch.setenv("CERTES_SERVER", twice.url)
+    assert inside(twice.capsys, "check").code == 0
+
+
 @pytest.mark.slow
 def test_train(twice: Twice) -> None:
     random = np.random.default_rng(0)
@@ -262,6 +331,7 @@ def test_train(twice: Twice) -> None:
     [
         ("certify net.safetensors --form rate --tensor W --activation tanh", 4),
         ("project bad.safetensors --form rate --tensor W --activation tanh", 4),
+        ("check", 4),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -272,6 +342,7 @@ def test_a_server_that_is_not_there_certifies_nothing(
 
     monkeypatch.setattr(talk.Retry, "pause", lambda *_: 0.01)
     monkeypatch.chdir(twice.there)
+    Path("certes.toml").write_text(BAD)
     arguments = [*shlex.split(command), *(["--json"] if as_json else []), "--server", "http://127.0.0.1:9"]
     done = inside(twice.capsys, *arguments)
     assert done.code == code

@@ -99,6 +99,51 @@ def test_no_lie_about_an_unstable_network_is_a_yes(
     assert [file.name for file in work.iterdir()] == ["bad.safetensors"]
 
 
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_no_lie_makes_a_policy_hold(lie: Lie, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    network(work, UNSTABLE, "bad.safetensors")
+    head = '[models.bad]\nfile = "bad.safetensors"\nform = "rate"\n'
+    (work / "certes.toml").write_text(head + 'tensors = { W = "W" }\nactivation = "tanh"\n')
+    monkeypatch.chdir(work)
+    for more in ((), ("--json", "--accept")):
+        with scripted(lie(tmp_path / "elsewhere")) as server:
+            done = inside(capsys, "check", *more, "--server", server.url)
+        assert done.code == (2 if lie is LIES["a certificate that is nowhere"] else 4)
+        if more:
+            assert done.json["verdict"] is None
+        else:
+            assert done.out == ""
+    assert sorted(file.name for file in work.rglob("*")) == ["bad.safetensors", "certes.toml"]
+
+
+def test_what_a_policy_asks_for_is_asked_of_the_answer(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An honest certificate of another theorem, or of a lower rate, is not the answer; nor are its numbers believed."""
+    work = tmp_path / "work"
+    work.mkdir()
+    network(work, STABLE, "net.safetensors")
+    monkeypatch.chdir(work)
+    found = _certified(STABLE, "net.safetensors", tmp_path / "elsewhere", condition="absolute")
+    rate = found.statement.predicate.claims.rate
+    assert rate is not None
+    policy = '[models.net]\nfile = "net.safetensors"\nform = "rate"\ntensors = {W = "W"}\nactivation = "tanh"\n'
+    for more, code in (
+        ("", 0),
+        ('condition = "lure"', 4),
+        (f"rate = {1.01 * rate}", 4),
+        (f"rate_at_least = {1.01 * rate}", 1),
+        (f"rate_at_least = {0.99 * rate}", 0),
+    ):
+        (work / "certes.toml").write_text(policy + more)
+        with scripted(_service(_answer(found, rate=100.0), found)) as server:
+            done = inside(capsys, "check", "--server", server.url)
+        assert done.code == code, done.out + done.err
+        shutil.rmtree(work / ".certes", ignore_errors=True)
+
+
 @pytest.mark.parametrize(
     "what", ["proof", "document", "rate", "factor", "condition", "activation", "undecided", "honest"]
 )

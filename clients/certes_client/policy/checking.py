@@ -16,6 +16,7 @@ from certes.words import claimed
 from certes_client.policy.document import ModelPolicy, Policy
 from certes_client.policy.store import Document, Store
 from certes_client.policy.subjects import Subject, Undecided, subjects
+from certes_client.remote.errors import RemoteError
 
 State = Literal["passed", "failed", "undecided", "error"]
 #: The exit code of each state; the code of a whole policy is that of the worst model, in this order.
@@ -107,24 +108,37 @@ class Checker:
         folder: what its paths are relative to.
         sign: an Ed25519 private key (PEM) that signs what is certified now; None: nothing is signed.
         progress: told what is being done.
+        server: address of a service that looks for certificates, which are verified here; None: that is done here.
 
     Raises:
         InputError: a trusted key that is none, or an index that cannot be read.
     """
 
     def __init__(
-        self, policy: Policy, folder: Path, sign: bytes | None = None, progress: Callable[[str], None] = lambda _: None
+        self,
+        policy: Policy,
+        folder: Path,
+        sign: bytes | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+        server: str | None = None,
     ) -> None:
         self._policy, self._folder, self._sign, self._progress = policy, folder, sign, progress
+        self._server = server
         self.store = Store(inside(folder, policy.certificates, "certificates"))
         self._revoked = frozenset(policy.trust.revoked)
         self._keys = [_key(inside(folder, path, "trust.keys")) for path in policy.trust.keys]
 
     def check(self, name: str) -> Outcome:
-        """Look at one model. Never raises for what is wrong with it alone."""
+        """Look at one model. Never raises for what is wrong with it alone.
+
+        Raises:
+            RemoteError: the service did not answer, or not truly: nobody knows what it would say of the others.
+        """
         model, began = self._policy.models[name], time.perf_counter()
         try:
             outcome = self._checked(name, model)
+        except RemoteError:
+            raise
         except CertesError as error:
             outcome = Outcome(name, model.source, "error", detail=str(error))
         return replace(outcome, seconds=time.perf_counter() - began)
@@ -149,7 +163,7 @@ class Checker:
 
             # the link in a folder may lead out of it
             path = inside(self._folder, f"{model.source}/{DESCRIPTION}", field)
-        found = [self._part(name, model, part) for part in subjects(model, path)]
+        found = [self._part(name, model, part) for part in subjects(model, path, self._server)]
         return Outcome(
             name, model.source, max((part.state for part in found), key=_WORST.index),
             tuple(rule for part in found for rule in part.rules), "",
@@ -169,7 +183,7 @@ class Checker:
             if isinstance(found, Undecided):
                 return Outcome(name, model.source, "undecided", (_undecided(found, subject.part),))
             certificate = found
-        if self._sign is not None and not certificate.signed:
+        if self._sign is not None and not (cached and certificate.signed):  # a service may have signed, too
             certificate = certificate.sign(self._sign)
             self.store.keep(asked, certificate)
         elif not cached:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from certes_client.remote.option import Server
+
 Where = Annotated[Path, typer.Option(metavar="FILE", help="The policy; its paths are relative to it.")]
 
 
@@ -21,6 +23,7 @@ def check(
     ] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Later runs are compared with what passes now.")] = False,
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign with.")] = None,
+    server: Server = None,
     as_json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
 ) -> int:
     """Check that the networks of a repository keep their guarantees.
@@ -45,7 +48,7 @@ def check(
         raise InputError("MODEL", repr(unknown[0]), f"one of {', '.join(promised.models)}", "unknown-value")
     key = None if sign is None else certifying._readable(sign)
     with output.Progress("check").running() as progress:
-        checker = Checker(promised, policy.absolute().parent, key, progress)
+        checker = Checker(promised, policy.absolute().parent, key, progress, server)
         outcomes = [checker.check(name) for name in models or promised.models]
         if accept:
             checker.accept(outcomes)

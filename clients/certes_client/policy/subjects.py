@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from certes import formats, strictjson
 from certes._version import __version__
@@ -20,12 +20,17 @@ from certes.certificate.assembly import ASSEMBLY_SUFFIX, AssemblyBundle
 from certes.certificate.assembly_check import verify_assembly
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
-from certes.certify import certify
+from certes.certify import certify, check
 from certes.errors import InputError
+from certes.results import Result
 from certes.systems import System, UnsupportedCell
+from certes.weights import WeightFile
 
 from certes_client.policy.document import ModelPolicy
 from certes_client.policy.store import Document, question
+
+if TYPE_CHECKING:
+    from certes.composition.description import Described
 
 #: Certificates beside a description that are tried.
 _MOST = 20
@@ -66,9 +71,16 @@ class Subject(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A network, or a gated cell."""
+    """A network, or a gated cell.
+
+    Attributes:
+        system: it.
+        search: finds what :func:`certes.certify` would of what the policy asks, elsewhere; None: it is done here.
+        part: see :class:`Subject`.
+    """
 
     system: System | GatedNetwork
+    search: Callable[[ModelPolicy, Callable[[str], None]], Result] | None = None
     part: str = ""
 
     @property
@@ -88,7 +100,10 @@ class Network:
         self, model: ModelPolicy, enough: Callable[[Document], bool], progress: Callable[[str], None]
     ) -> Document | Undecided:
         """See :class:`Subject`."""
-        result = certify(self.system, model.condition, model.asked, seconds=model.seconds)
+        if self.search is None:
+            result = certify(self.system, model.condition, model.asked, seconds=model.seconds)
+        else:
+            result = self.search(model, progress)
         return Undecided(result.reason, result.detail) if result.certificate is None else result.certificate
 
 
@@ -167,12 +182,13 @@ class Composed:
                 continue
 
 
-def subjects(model: ModelPolicy, path: Path) -> list[Any]:
+def subjects(model: ModelPolicy, path: Path, server: str | None = None) -> list[Any]:
     """What a model consists of.
 
     Args:
         model: of the policy.
         path: of its weights, or of the description of its assembly.
+        server: address of a service that looks for certificates; None: that is done here.
 
     Returns:
         One or several of :class:`Subject`, or one :class:`Undecided` for a cell that is not covered.
@@ -181,32 +197,62 @@ def subjects(model: ModelPolicy, path: Path) -> list[Any]:
         InputError: naming what cannot be read.
     """
     if model.system is None:
-        return [_described(path)]
+        return [_described(path, server)]
     from certes.composition import torch_layers
-    from certes.composition.compose import compose
 
     weights = formats.read(path)
     system = model.system.system(weights)
     if not isinstance(system, UnsupportedCell):
-        return [Network(system)]
+        return [Network(system, None if server is None else _asking(server, path, weights, system))]
     if system.cell not in torch_layers.CELLS:
         return [Undecided("unsupported_cell", system.detail)]
     if model.condition != "auto" or model.rate is not None:
         field = "condition" if model.condition != "auto" else "rate"
         raise InputError(field, f"{getattr(model, field)}", "none: the layers of a network are composed", "conflict")
+    from certes.composition.description import Described
+
     parts = torch_layers.of_spec(model.system, weights)
     return [
-        Composed(assembly, lambda assembly=assembly, **limits: compose(assembly, **limits), "auto",
-                 part=name if len(parts) > 1 else "")
+        Composed(assembly, _composing(Described(assembly, "auto"), server), "auto", part=name if len(parts) > 1 else "")
         for name, assembly in parts
-    ]  # fmt: skip
+    ]
 
 
-def _described(path: Path) -> Composed:
+def _described(path: Path, server: str | None) -> Composed:
     from certes.composition.description import read
 
     described = read(path)
-    return Composed(described.assembly, described.compose, described.mode, path.parent)
+    return Composed(described.assembly, _composing(described, server), described.mode, path.parent)
+
+
+def _composing(described: Described, server: str | None) -> Callable[..., Any]:
+    """Composes an assembly; with a server, from the proofs that it has of the modules, each verified here."""
+    if server is None:
+        return described.compose
+
+    def compose(*, seconds: float | None, progress: Callable[[str], None]) -> Any:
+        from certes_client.remote.composing import composed
+
+        proven = composed(server, described, None, seconds, progress)
+        return proven.compose(seconds=seconds, progress=progress)
+
+    return compose
+
+
+def _asking(
+    server: str, path: Path, weights: WeightFile, system: System | GatedNetwork
+) -> Callable[[ModelPolicy, Callable[[str], None]], Result]:
+    """Lets a service certify; what it answers is verified here."""
+
+    def search(model: ModelPolicy, progress: Callable[[str], None]) -> Result:
+        from certes_client.remote.certifying import Asked
+
+        assert model.system is not None
+        check(system, model.condition, model.asked, seconds=model.seconds)
+        asked = Asked(path, model.system, weights, model.condition, model.asked, model.seconds)
+        return asked.answer(server, system, progress)
+
+    return search
 
 
 def _proof(model: ModelPolicy) -> str:

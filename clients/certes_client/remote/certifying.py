@@ -1,9 +1,11 @@
-"""What ``certes certify --server`` does: the service searches, and what it found is verified here."""
+"""What ``certes certify --server`` (and ``check``) does: the service searches, and what it found is verified here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from certes import formats
 from certes.cells import GatedNetwork
@@ -38,24 +40,54 @@ def answer(
     check(system, question.condition, question.rate, step=step, backend=backend, seconds=question.seconds)
     if isinstance(system, UnsupportedCell):
         return certify(system)  # nobody has to be asked
-    with connected(url) as client:
-        progress("asking the service")
-        found = client.certify(
-            asked(question, spec),
-            formats.as_safetensors(question.file, weights),
-            weights.name,
-            progress=told(progress),
-        )
-        progress("verifying what it answered")
-        return trust.result(
-            found, client.certificate, system, weights, condition=question.condition, rate=question.rate, step=step
-        )
+    asked = Asked(question.file, spec, weights, question.condition, question.rate, question.seconds, step, backend)
+    return asked.answer(url, system, progress)
 
 
-def asked(question: Question, spec: SystemSpec) -> dict[str, Any]:
-    """The question as the service takes it."""
-    given: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
-    given |= {"condition": question.condition, "rate": question.rate, "backend": question.backend}
-    if question.system.step_choice == "max":
-        given["step"] = "max"
-    return given | ({} if question.seconds is None else {"seconds": question.seconds})
+@dataclass(frozen=True)
+class Asked:
+    """A question about one network, as a service is asked it.
+
+    Attributes:
+        file: the weights.
+        spec: the network in it.
+        weights: the file, read.
+        condition, rate, seconds, step, backend: as :func:`certes.certify`.
+    """
+
+    file: Path
+    spec: SystemSpec
+    weights: WeightFile
+    condition: str = "auto"
+    rate: float | Literal["best"] = "best"
+    seconds: float | None = None
+    step: Literal["given", "max"] = "given"
+    backend: Backend = "auto"
+
+    def answer(self, url: str, system: System | GatedNetwork, progress: Callable[[str], None]) -> Result:
+        """What the service found, verified here.
+
+        Args:
+            url: the service.
+            system: the network, made here of ``spec`` and ``weights``.
+            progress: told how far it is.
+
+        Raises:
+            InputError: what the service says of the input. RemoteError: no answer, or one that does not hold.
+        """
+        with connected(url) as client:
+            progress("asking the service")
+            sent = formats.as_safetensors(self.file, self.weights)
+            found = client.certify(self._json(), sent, self.weights.name, progress=told(progress))
+            progress("verifying what it answered")
+            return trust.result(
+                found, client.certificate, system, self.weights,
+                condition=self.condition, rate=self.rate, step=self.step,
+            )  # fmt: skip
+
+    def _json(self) -> dict[str, Any]:
+        given: dict[str, Any] = self.spec.model_dump(mode="json", exclude_none=True)
+        given |= {"condition": self.condition, "rate": self.rate, "backend": self.backend}
+        if self.step == "max":
+            given["step"] = "max"
+        return given | ({} if self.seconds is None else {"seconds": self.seconds})
