@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ import pytest
 from certes.weights import to_bytes
 from certes_client import AsyncClient, Client, Job, RemoteError, ServiceError
 
+from tests.client.cutting import cutting
+from tests.client.scripted import QUICK
 from tests.service.asking import SMALL, SPEC, UNSTABLE, weights
 from tests.service.conftest import CERTES, Running, environment, running, settings_file
 
@@ -118,20 +121,38 @@ def test_the_same_key_is_one_job(client: Client) -> None:
     assert sum(job.id == name for job in client.jobs.list()) == 1
 
 
-def test_a_job_that_is_cancelled_ends_the_wait(client: Client) -> None:
-    found = client.jobs.begin("/v1/trainings", _long(), _sequences(), "data.safetensors")
-    assert isinstance(found, Job)
-    timer = threading.Timer(1.0, lambda: _cancel(client, found.id))
-    timer.start()
-    ended = client.jobs.wait(found.id, timeout=60)
-    timer.join()
+WHOLE, PART = re.compile(rb"id: (\w+)\ndata: .*\n\n"), re.compile(rb"event: (?!end)\w+\nid: \w+\ndata: {")
+END = re.compile(rb"event: end\nid: \w+\ndata: {")
+
+
+def test_a_wait_over_a_bad_network_is_told_everything_once(server: Running) -> None:
+    """Streams that break between events, inside one, and inside the end, which is that of a job that is cancelled."""
+    told: list[Job] = []
+    with cutting(server.url, [WHOLE, WHOLE, PART, END]) as proxy, Client(proxy.url, retry=QUICK) as client:
+        found = client.jobs.begin("/v1/trainings", _long(), _sequences(), "data.safetensors")
+        assert isinstance(found, Job)
+
+        def tell(job: Job) -> None:
+            told.append(job)
+            if len(proxy.resumed) == 4 and job.state == "running":
+                _cancel(server.url, job.id)
+
+        ended = client.jobs.wait(found.id, timeout=90, progress=tell)
     assert ended.state == "cancelled"
     with pytest.raises(ServiceError):
         _ = ended.outcome
+    whole = [[name.decode() for name in WHOLE.findall(stream)] for stream in proxy.broken]
+    names = [name for stream in whole for name in stream]
+    assert len(proxy.broken) == len(proxy.resumed) == 4
+    assert len(set(names)) == len(names), "no event came twice"
+    assert proxy.resumed[:3] == [None, whole[0][-1], whole[1][-1]], "each goes on where the one before broke"
+    assert proxy.resumed[3] == [*whole[1], *whole[2]][-1], "what came in part is asked for again"
+    assert len({job.told for job in told}) == len(told)
+    assert [job.ended for job in told] == [False] * (len(told) - 1) + [True]
 
 
-def _cancel(client: Client, job: str) -> None:
-    with Client(client._asking.url) as other:
+def _cancel(url: str, job: str) -> None:
+    with Client(url) as other:
         other.jobs.cancel(job)
 
 

@@ -110,6 +110,44 @@ def _ticks(pid: int) -> int:
         return 0
 
 
+def _pieces(stream: httpx.Response) -> Iterator[dict[str, str]]:
+    """Events, and comments under the name ``comment``, as they arrive."""
+    found: dict[str, str] = {}
+    for line in stream.iter_lines():
+        if line:
+            name, _, value = line.partition(": ")
+            found[name or "comment"] = value
+        elif found:
+            yield found
+            found = {}
+
+
+def test_who_comes_again_is_told_what_he_missed_and_no_end_twice(http: httpx.Client) -> None:
+    job = ask(http, 15, 50.0)
+    seen: list[dict[str, str]] = []
+    with http.stream("GET", f"{job}/events") as stream:
+        for piece in _pieces(stream):
+            seen.append(piece)
+            if json.loads(piece["data"])["progress"]:
+                break
+    assert len({piece["id"] for piece in seen}) == len(seen)
+    known = seen[-1]["id"]
+    with http.stream("GET", f"{job}/events", headers={"Last-Event-ID": known}) as stream:
+        pieces = _pieces(stream)
+        first = next(pieces)
+        http.delete(job)
+        rest = [first, *pieces]
+    assert known not in [piece.get("id") for piece in rest], "what came before is not told again"
+    assert [piece["event"] for piece in rest if "event" in piece].count("end") == 1
+    end = rest[-1]
+    assert json.loads(end["data"])["state"] == "cancelled"
+    for missed in ({}, {"Last-Event-ID": known}, {"Last-Event-ID": "no such id"}, {"Last-Event-ID": ""}):
+        with http.stream("GET", f"{job}/events", headers=missed) as stream:
+            assert list(_pieces(stream)) == [end], "the end was missed"
+    again = http.get(f"{job}/events", headers={"Last-Event-ID": end["id"]})
+    assert (again.status_code, again.content) == (204, b""), "an EventSource ends here"
+
+
 def test_a_queued_job_is_cancelled_and_never_begins(http: httpx.Client) -> None:
     first, second = ask(http, 13, 50.0), ask(http, 14, 50.0)
     assert http.delete(second).json()["state"] == "cancelled"

@@ -33,6 +33,10 @@ class Parser:
 
     Args:
         most: bytes of one event.
+
+    Attributes:
+        last_id: the last id that was sent; empty if none was.
+        alive: whether an event or a comment came: whoever sends it speaks of events.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -43,6 +47,7 @@ class Parser:
         self._size = 0
         self._begun = False
         self.last_id = ""
+        self.alive = False
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that these bytes complete.
@@ -72,6 +77,7 @@ class Parser:
     def _line(self, line: str) -> Event | None:
         if not line:
             return self._dispatch()
+        self.alive = self.alive or line.startswith(":")
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "event":
@@ -86,4 +92,5 @@ class Parser:
     def _dispatch(self) -> Event | None:
         data, kind = self._data, self._kind or "message"
         self._kind, self._data, self._size = "", [], 0
+        self.alive = self.alive or bool(data)
         return Event(kind, "\n".join(data), self.last_id) if data else None

@@ -170,9 +170,9 @@ class _Watch:
     def feed(self, chunk: bytes) -> bool:
         """A piece of it; enough once the job has ended."""
         for event in self._parser.feed(chunk):
-            self.heard = True
             self.last_id = event.id or self.last_id
             self.saw(Job.of(parsed(event.data)))
+        self.heard = self._parser.alive  # where nothing has changed, a service that resumes says only that
         return self.ended is not None
 
     def saw(self, job: Job) -> Job:

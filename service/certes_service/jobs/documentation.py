@@ -24,7 +24,10 @@ RUNNING: dict[str, Any] = {
     "events": "/v1/jobs/0c7d1c2f5be84c0fa9f0d1b8c1f5a001/events",
 }
 _CANCELLED = RUNNING | {"state": "cancelled", "finished": "2026-01-01T12:00:03.000Z"}
-_STREAM = "event: progress\ndata: {...the job, without its answer...}\n\nevent: end\ndata: {...the job...}\n\n"
+_STREAM = (
+    "event: progress\nid: 5f1c...\ndata: {...the job, without its answer...}\n\n"
+    "event: end\nid: 9b07...\ndata: {...the job...}\n\n"
+)
 
 
 def _answer(description: str, example: Any, headers: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -84,6 +87,7 @@ EVENTS: dict[str, Any] = {
             "description": "Events until the job ends: `state`, `progress`, `end`; each carries the job as JSON",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM}},
         },
+        204: {"description": "The job has ended, and `Last-Event-ID` is that of its end"},
         **problems(401, 404, 429, 503),
     }
 }

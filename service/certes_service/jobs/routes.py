@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from certes_service import problems
@@ -59,11 +60,20 @@ def install(app: FastAPI, desk: Desk) -> None:
         return await as_json(await desk.told(found), desk)
 
     @app.get("/v1/jobs/{job}/events", response_class=StreamingResponse, **documentation.EVENTS)
-    async def events(request: Request, job: str) -> Response:
-        """The job as it goes on, as server-sent events: `state`, `progress`, and `end` with what it came to."""
+    async def events(
+        request: Request,
+        job: str,
+        last_event_id: Annotated[str | None, Header(description="`id` of the event that came last")] = None,
+    ) -> Response:
+        """The job as it goes on, as server-sent events: `state`, `progress`, and `end` with what it came to.
+
+        With `Last-Event-ID` only what has changed since then is told; 204 if that was the end.
+        """
         found = await _job(desk, request, job)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_stream(desk, found), media_type="text/event-stream", headers=headers)
+        if found.ended and _id(found) == last_event_id:
+            return Response(status_code=204, headers=headers)  # an EventSource does not come again
+        return StreamingResponse(_stream(desk, found, last_event_id), media_type="text/event-stream", headers=headers)
 
 
 async def _job(desk: Desk, request: Request, name: str) -> Job:
@@ -74,23 +84,38 @@ async def _job(desk: Desk, request: Request, name: str) -> Job:
     return found
 
 
-async def _stream(desk: Desk, job: Job) -> AsyncIterator[bytes]:
-    """Each event is the job as it is now, so whoever comes late or comes again has missed nothing."""
+async def _stream(desk: Desk, job: Job, last: str | None) -> AsyncIterator[bytes]:
+    """Each event is the job as it is now, so whoever comes late, or comes again, has missed nothing.
+
+    Args:
+        desk: tells of changes.
+        job: which.
+        last: id of the event that came last; what it told is not told again.
+    """
     state: tuple[str, int] | None = None
     async for found in desk.events(job.tenant, job.id):
         if found is None:
             yield b": still here\n\n"
             continue
+        kind = "end" if found.ended else "progress" if (found.state, found.attempt) == state else "state"
+        state, name = (found.state, found.attempt), _id(found)
+        if name == last:
+            yield b": nothing new\n\n"
+        else:
+            yield _event(kind, name, await desk.told(found) if found.ended else _brief(found))
+        last = name
         if found.ended:
-            yield _event("end", await desk.told(found))
             return
-        kind = "progress" if (found.state, found.attempt) == state else "state"
-        state = (found.state, found.attempt)
-        yield _event(kind, _brief(found))
 
 
-def _event(kind: str, data: dict[str, Any]) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+def _id(job: Job) -> str:
+    """What an event is called: whatever it tells, by digest, so that any worker and any restart calls it the same."""
+    told = [job.id, job.state, job.attempt, job.progress]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _event(kind: str, name: str, data: dict[str, Any]) -> bytes:
+    return f"event: {kind}\nid: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
 def _brief(job: Job) -> dict[str, Any]:
