@@ -34,19 +34,29 @@ def mnist(folder: Path) -> dict[str, Images]:
     Raises:
         InputError: no such files, malformed ones, or parts of other names. TooLargeError: beyond 1 GiB.
     """
+    found = {}
+    for part, (shown, said) in idx_files(folder).items():
+        pixels = _idx(shown, 3)
+        found[part] = (scaled(pixels), _idx(said, 1).astype(np.int64))
+    return found
+
+
+def idx_files(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """The files of images and of labels in a folder, by part: ``train``, ``t10k``, or one of any name.
+
+    Raises:
+        InputError: no such files, or parts of other names.
+    """
     files = {path.name.split("-")[0]: path for path in sorted(folder.glob("*-images-idx3-ubyte*"))}
     if not files:
         given = f"no file *-images-idx3-ubyte.gz in {str(folder)!r}"
         raise InputError("data", given, "a folder with the IDX files of MNIST", "unreadable")
-    found = {}
-    for part, path in files.items():
-        labels = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
-        pixels = _idx(path, 3)
-        found[part] = (scaled(pixels), _idx(labels, 1).astype(np.int64))
-    if len(found) > 1 and set(found) != {"train", "t10k"}:
-        given = f"images of {', '.join(found)}"
+    if len(files) > 1 and set(files) != {"train", "t10k"}:
+        given = f"images of {', '.join(files)}"
         raise InputError("data", given, "one pair of IDX files, or those of train and t10k", "unknown-value")
-    return found
+    return {
+        part: (path, path.with_name(path.name.replace("images-idx3", "labels-idx1"))) for part, path in files.items()
+    }
 
 
 def digits(folder: Path) -> Images:

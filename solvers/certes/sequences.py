@@ -32,6 +32,8 @@ NAMED = {
     "mnist-rows": "mnist", "mnist-pixels": "mnist", "mnist-permuted": "mnist", "digits": "digits",
     "digits-pixels": "digits", "japanese-vowels": "japanese-vowels",
 }  # fmt: skip
+#: The file of ``japanese-vowels`` that is trained on.
+VOWELS = "JapaneseVowels_TRAIN.ts"
 #: Largest target in size: with room in float32 for a readout that makes it.
 LARGEST_TARGET = 1e30
 
@@ -180,9 +182,8 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
         TooLargeError: beyond 4 GiB.
     """
     name = os.fspath(source)
-    kind, colon, given = name.partition(":")
-    if kind in NAMED and (colon or os.sep not in name):
-        return _named(kind, Path(given) if colon else _bundled(kind), seed)
+    if (given := named(name)) is not None:
+        return _named(*given, seed)
     path = Path(name)
     if path.suffix == ".ts":
         return _archive(path, seed)
@@ -193,6 +194,18 @@ def read_data(source: str | os.PathLike[str], *, seed: int = SPLIT_SEED) -> Data
         return data_of(path, seed=seed)
     arrays = read_npz(path, "data", _chosen)
     return _of_arrays(arrays, path.name, seed)
+
+
+def named(source: str) -> tuple[str, Path] | None:
+    """The name of a data set of :data:`NAMED` and the folder of its files; None: a path.
+
+    Raises:
+        InputError: no folder is given, and none comes with this checkout.
+    """
+    kind, colon, given = source.partition(":")
+    if kind not in NAMED or not (colon or os.sep not in source):
+        return None
+    return kind, Path(given) if colon else _bundled(kind)
 
 
 def data_of(
@@ -349,7 +362,7 @@ def _named(kind: str, folder: Path, seed: int) -> DataSet:
     """A data set of :data:`NAMED`."""
     family, _, order = kind.partition("-")
     if family == "japanese":
-        return _archive(folder / "JapaneseVowels_TRAIN.ts", seed)
+        return _archive(folder / VOWELS, seed)
     how: Any = order or "rows"
     if family == "digits":
         pixels, labels = images.digits(folder)
@@ -387,10 +400,14 @@ def _archive(path: Path, seed: int) -> DataSet:
     from certes.timeseries import read_ts
 
     series, labels, classes = read_ts(path)
-    whole = padded(series, labels)
+    whole, other = padded(series, labels), other_half(path)
+    return split(whole, None if other is None else padded(*read_ts(other, classes)[:2]), seed)
+
+
+def other_half(path: Path) -> Path | None:
+    """The file NAME_TEST.ts beside NAME_TRAIN.ts, if there is one."""
     other = path.with_name(path.name.replace("_TRAIN.ts", "_TEST.ts"))
-    paired = path.name.endswith("_TRAIN.ts") and other.exists()
-    return split(whole, padded(*read_ts(other, classes)[:2]) if paired else None, seed)
+    return other if path.name.endswith("_TRAIN.ts") and other.exists() else None
 
 
 def split(whole: Sequences, test: Sequences | None, seed: int) -> DataSet:

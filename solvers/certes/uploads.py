@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from certes import images
 from certes.errors import InputError, TooLargeError
-from certes.sequences import SPLIT_SEED, DataSet, data_of, of_images, padded, split
+from certes.sequences import SPLIT_SEED, VOWELS, DataSet, data_of, named, of_images, other_half, padded, split
 from certes.weights import Limits, pack, read_weights
 
 Format = Literal["arrays", "ts", "idx"]
@@ -46,6 +47,35 @@ class File:
         if self.data.startswith((_GZIP, _IDX)):
             return "idx"
         return "ts" if self.data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"@", b"#") else "arrays"
+
+
+def parts(source: str) -> tuple[dict[str, Path], images.Order | None]:
+    """The files of a data set as they are uploaded, by part.
+
+    Args:
+        source: as :func:`certes.sequences.read_data` takes it.
+
+    Returns:
+        The files, and the order of the pixels of images; None: there are none.
+
+    Raises:
+        InputError: a data set whose files are of none of these formats, or no files.
+    """
+    given = named(source)
+    if given is None or given[0] == "japanese-vowels":
+        path = Path(source) if given is None else given[1] / VOWELS
+        other = other_half(path)
+        return {"data": path} | ({} if other is None else {"test": other}), None
+    kind, folder = given
+    family, _, order = kind.partition("-")
+    if family != "mnist":
+        raise InputError("data", repr(source)[:200], f"a data set that can be sent: {_ARRAYS}", "unsupported")
+    found = images.idx_files(folder)
+    train = found.get("train") or next(iter(found.values()))
+    files = dict(zip(("data", "labels"), train, strict=True))
+    if "t10k" in found and len(found) > 1:
+        files |= zip(("test", "test_labels"), found["t10k"], strict=True)
+    return files, cast("images.Order", order)
 
 
 def packed(files: Mapping[str, File]) -> bytes:

@@ -16,6 +16,7 @@ from certes.weights import write_weights
 
 from tests.client.running import RATE, STABLE, UNSTABLE, Done, inside, network, process
 from tests.service.conftest import Running, running
+from tests.service.test_training_files import pictures, ts
 
 ROOT = Path(__file__).parents[2]
 STORED = ROOT / "tests" / "assets" / "certificates" / "composition-v1"
@@ -323,6 +324,13 @@ def test_train(twice: Twice) -> None:
         assert twice.same("train", "data.npz", "--out", "made", "--epochs", "2", *options).code == 0
     assert twice.same("train", "data.npz", "--out", "none", "--epochs", "2", "--seconds", "1e-4", "--json").code == 3
     assert not (twice.there / "none" / "report.json").exists()
+    for place in (twice.here, twice.there):
+        (place / "Toy_TRAIN.ts").write_bytes(ts())
+        (place / "Toy_TEST.ts").write_bytes(ts(20, 1))
+        for name, data in zip(("images-idx3", "labels-idx1"), pictures(), strict=True):
+            (place / f"train-{name}-ubyte").write_bytes(data)
+    for data in ("Toy_TRAIN.ts", "mnist-pixels:."):
+        assert twice.same("train", data, "--out", "more", "--epochs", "1", "--modules", "3", "--json").code == 0
     assert twice.same("train", "data.npz", "--out", "none", "--topology", "odd").code == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -155,6 +156,23 @@ def test_the_same_sequences_as_from_a_folder(tmp_path: Any) -> None:
                             order=order)  # fmt: skip
         assert here.digest == read_data(f"mnist-{order}:{tmp_path}").digest
         assert here.train.image == (None if order == "permuted" else (4, 3))
+
+
+@pytest.mark.parametrize("source", ["F/Toy_TRAIN.ts", "F/Toy_TEST.ts", "mnist-rows:F", "mnist-permuted:F/one"])
+def test_the_files_of_a_data_set_are_found_as_they_are_read(source: str, tmp_path: Path) -> None:
+    (tmp_path / "Toy_TRAIN.ts").write_bytes(ts())
+    (tmp_path / "Toy_TEST.ts").write_bytes(ts(20, 1))
+    (tmp_path / "one").mkdir()
+    for part, seed in (("train", 0), ("t10k", 1), ("one/any", 2)):
+        shown, said = pictures(seed=seed)
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(shown))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(said))
+    given = source.replace("F", str(tmp_path), 1)
+    files, order = uploads.parts(given)
+    sent = packed({part: File(path.name, path.read_bytes()) for part, path in files.items()})
+    assert uploads.read(sent, MOST, order=order or "rows").digest == read_data(given).digest
+    with pytest.raises(InputError):
+        uploads.parts(f"digits:{tmp_path}")
 
 
 def test_sizes_are_bounded_unpacked_and_padded() -> None:

@@ -91,10 +91,16 @@ class AsyncClient:
         )
 
     async def train(
-        self, spec: Mapping[str, Any], data: File, name: str = "data.npz", **how: Unpack[How]
+        self,
+        spec: Mapping[str, Any],
+        data: File,
+        name: str = "data.npz",
+        *,
+        others: Mapping[str, File] | None = None,
+        **how: Unpack[How],
     ) -> answers.TrainingAnswer:
         """As :meth:`Client.train`."""
-        steps = self._asking.question("/v1/trainings", spec, data, name, "data", **how)
+        steps = self._asking.question("/v1/trainings", spec, data, name, "data", others, **how)
         return answers.TrainingAnswer(await self._run(steps))
 
     async def verify(

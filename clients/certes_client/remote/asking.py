@@ -93,10 +93,18 @@ class Asking:
         return None if seconds is None else time.monotonic() + seconds
 
     def question(
-        self, path: str, spec: Mapping[str, Any], weights: File, name: str, part: str = "weights", **how: Unpack[How]
+        self,
+        path: str,
+        spec: Mapping[str, Any],
+        weights: File,
+        name: str,
+        part: str = "weights",
+        others: Mapping[str, File] | None = None,
+        **how: Unpack[How],
     ) -> Steps[Mapping[str, Any]]:
-        """A question about a file; ``part``: what the file's part is called."""
+        """A question about a file; ``part``: what the file's part is called; ``others``: further files by part."""
         parts = {"spec": Part.json(dict(spec)), part: Part.file(weights, name)}
+        parts |= {further: Part.file(file, further) for further, file in (others or {}).items()}
         parts |= manner(how.get("priority"), how.get("deadline"))
         return self._talk.asked(
             path, parts, key=how.get("key"), until=self.until(how.get("timeout")), tell=how.get("progress")

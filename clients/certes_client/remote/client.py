@@ -118,20 +118,28 @@ class Client:
         return answers.AssemblyAnswer(self._run(self._asking.question("/v1/assemblies", spec, weights, name, **how)))
 
     def train(
-        self, spec: Mapping[str, Any], data: File, name: str = "data.npz", **how: Unpack[How]
+        self,
+        spec: Mapping[str, Any],
+        data: File,
+        name: str = "data.npz",
+        *,
+        others: Mapping[str, File] | None = None,
+        **how: Unpack[How],
     ) -> answers.TrainingAnswer:
         """Train a network that is stable by construction (POST /v1/trainings); its tensors are at :meth:`weights`.
 
         Args:
             spec: architecture and plan.
-            data: a safetensors or .npz file, or its bytes.
+            data: a safetensors, .npz, ``.ts`` or IDX file, or its bytes.
             name: as for :meth:`certify`.
+            others: files that belong to it, by part: ``test`` of a ``.ts`` file; ``labels``, ``test`` and
+                ``test_labels`` of IDX files (:func:`certes.uploads.parts` finds those of a folder).
             how: as for :meth:`certify`.
 
         Raises:
             ServiceError, Unreachable, TimedOut, BadAnswer: as :meth:`certify`.
         """
-        steps = self._asking.question("/v1/trainings", spec, data, name, "data", **how)
+        steps = self._asking.question("/v1/trainings", spec, data, name, "data", others, **how)
         return answers.TrainingAnswer(self._run(steps))
 
     def verify(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from certes import trained, words
+from certes import trained, uploads, words
 from certes.composition.outcome import Composition
 from certes.errors import CertesError, InputError
 from certes.sequences import read_data
@@ -21,7 +21,6 @@ from certes_client.remote.answers import TrainingAnswer
 from certes_client.remote.errors import BadAnswer, ServiceError, Untrusted
 from certes_client.remote.option import connected, told
 
-_SUFFIXES = (".npz", ".safetensors")
 _FAILED = "training-"
 #: What a report says that nobody can prove: how well the network does, and how it was made.
 _SCORES = tuple(f"{on}_{name}" for on in ("test", "validation") for name in ("accuracy", "rmse", "r2", "loss"))
@@ -60,7 +59,7 @@ def train(
 
     Args:
         url: the service.
-        data: a file with arrays.
+        data: as :func:`certes.sequences.read_data` takes it, of files that can be sent.
         architecture: what is trained.
         plan: how.
         out: folder of the result.
@@ -71,16 +70,17 @@ def train(
     Raises:
         InputError: naming what cannot be. NotTrained: no result. RemoteError: no answer, or one that does not hold.
     """
-    file = _file(data, more)
-    digest = read_data(file).digest
+    files, order = _files(data, more)
+    digest = read_data(data).digest
     spec: dict[str, Any] = {"architecture": architecture.model_dump(mode="json"), "plan": dict(vars(plan))}
     spec |= {"keep": more.get("keep", 1)} | ({} if more.get("seconds") is None else {"seconds": more["seconds"]})
+    spec |= {} if order is None else {"order": order}
     _folder(out)
     with connected(url) as client, tempfile.TemporaryDirectory(dir=out, prefix=".part-") as name:
         draft = Path(name)
         progress("asking the service")
         try:
-            found = client.train(spec, file, progress=told(progress))
+            found = client.train(spec, files.pop("data"), others=files, progress=told(progress))
         except ServiceError as error:
             if not error.slug.startswith(_FAILED):
                 raise
@@ -101,8 +101,8 @@ def train(
     return Made(out, path, whole)
 
 
-def _file(data: str, more: Mapping[str, Any]) -> Path:
-    """The file that is sent.
+def _files(data: str, more: Mapping[str, Any]) -> tuple[dict[str, Path], str | None]:
+    """The files that are sent, by part, and the order of pixels, where there are any.
 
     Raises:
         InputError: something that only a training here can have.
@@ -111,10 +111,7 @@ def _file(data: str, more: Mapping[str, Any]) -> Path:
         if more.get(option) not in (usual, None):
             expected = "none with --server: the service has its own"
             raise InputError(f"--{option}", str(more[option]), expected, "conflict")
-    if Path(data).suffix not in _SUFFIXES:
-        expected = "with --server a file FILE.npz or FILE.safetensors"
-        raise InputError("DATA", repr(data)[:200], expected, "unsupported")
-    return Path(data)
+    return uploads.parts(data)
 
 
 def _folder(out: Path) -> None:
