@@ -321,6 +321,27 @@ def test_a_policy_that_is_none(capsys: Capture, tmp_path: Path, text: str, field
     assert field in done.json["field"]
 
 
+def test_no_radius_is_promised_of_what_is_composed(capsys: Capture, tmp_path: Path) -> None:
+    """Refused before anything is searched, with what to do instead; and that does what it says."""
+    radius = "weight_radius_at_least = 0.001\n"
+    policy = tmp_path / "certes.toml"
+    policy.write_text(f'[models.net]\nassembly = "net.yaml"\n{radius}')
+    done = check(capsys, policy)
+    assert (done.code, "a model of its own" in done.json["expected"]) == (2, True)
+    for sides in (("",), ("", "_reverse")):
+        torch_weights(tmp_path, sides)
+        policy.write_text(TORCH + radius)
+        done = check(capsys, policy)
+        assert (done.code, only(done)["state"], only(done)["certificate"]) == (2, "error", None)
+        assert 'form = "rate", tensors' in only(done)["detail"]
+    assert not (tmp_path / ".certes").exists()
+    layer = 'form = "rate"\nactivation = "tanh"\ntensors = { W = "rnn.weight_hh_l0" }\nstep = 1.0\n'
+    layer += 'condition = "lure"\nrate = 0.9\n'
+    policy.write_text(f'[models.layer]\nfile = "rnn.safetensors"\n{layer}{radius}')
+    done = check(capsys, policy)
+    assert (done.code, only(done)["rules"][1]["name"]) == (0, "weight_radius_at_least"), only(done)
+
+
 def test_links_do_not_lead_out(capsys: Capture, tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "run").mkdir(parents=True)

@@ -39,6 +39,12 @@ SYSTEM = ("form", "tensors", "activation", "slope", "step", "tau", "discrete", "
 #: Entries that say nothing of an assembly: its description says what it is, and its certificate claims no radius.
 _SINGLE = ("file", "system", *SYSTEM, "condition", "rate", "weight_radius_at_least")
 
+_DESCRIBED = "nothing of the kind beside assembly, which has a description of its own"
+_RADIUS = (
+    "none beside assembly, whose certificate claims no radius; demand it of each of its networks "
+    "as a model of its own, with file and form"
+)
+
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -166,7 +172,7 @@ def _with_systems(given: dict[str, Any], name: str) -> dict[str, Any]:
         place = f"models.{model}"
         if "assembly" in entries:
             if alone := [key for key in _SINGLE if key in entries]:
-                expected = "nothing of the kind beside assembly, which has a description of its own"
+                expected = _RADIUS if alone[0] == "weight_radius_at_least" else _DESCRIBED
                 raise InputError(f"{name}: {place}.{alone[0]}", "an entry for one network", expected, "conflict")
             found[model] = entries
             continue

@@ -209,6 +209,12 @@ def subjects(model: ModelPolicy, path: Path, server: str | None = None) -> list[
     if model.condition != "auto" or model.rate is not None:
         field = "condition" if model.condition != "auto" else "rate"
         raise InputError(field, f"{getattr(model, field)}", "none: the layers of a network are composed", "conflict")
+    if model.weight_radius_at_least is not None:
+        expected = (
+            "none: layers are composed, and the certificate of an assembly claims no radius; demand it of each layer "
+            'as a model of its own (form = "rate", tensors = { W = "…weight_hh_l0" }, step = 1.0, condition = "lure")'
+        )
+        raise InputError("weight_radius_at_least", f"{model.weight_radius_at_least}", expected, "conflict")
     from certes.composition.description import Described
 
     parts = torch_layers.of_spec(model.system, weights)
