@@ -9,11 +9,11 @@ from certes import formats, words
 from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.certificate.statement import Statement
-from certes.errors import InputError
+from certes.errors import CertesError, InputError
 from certes.figure.drawing import Theme, draw, require, suffix
 from certes.figure.pictures import picture
 from certes.systems import System
-from certes.weights import WeightFile, read_weights
+from certes.weights import WeightFile
 from rich.text import Text
 
 from certes_client import output
@@ -83,7 +83,12 @@ def _named_file(path: Path, statement: Statement) -> WeightFile:
             "--weights", "nothing, and the certificate names no file", "the weight file", "missing-weights"
         )
     for candidate in _places(path, subject.name):
-        found = read_weights(candidate)
+        try:
+            found = formats.read(candidate)
+        except CertesError:
+            if not formats.is_foreign(candidate):
+                raise
+            continue  # of that name, and no weight file, or one that needs a library that is not here
         if found.sha256 == subject.digest.sha256:
             return found
     given = f"nothing, and no {words.printable(subject.name)!r} of that digest beside the certificate or here"
@@ -91,10 +96,17 @@ def _named_file(path: Path, statement: Statement) -> WeightFile:
 
 
 def _places(path: Path, name: str) -> Iterator[Path]:
-    """Files of a name beside a certificate and in the working directory; a name with a folder in it is no name."""
+    """Files of a name beside a certificate and in the working directory; a name with a folder in it is no name.
+
+    First those of that very name, then those of other formats that convert to a file of that name.
+    """
     if name != Path(name).name:
         return
     beside = path if path.is_dir() else path.parent
-    for folder in dict.fromkeys((beside.resolve(), Path.cwd())):
-        if (folder / name).is_file():
-            yield folder / name
+    folders = dict.fromkeys((beside.resolve(), Path.cwd()))
+    stem = name.removesuffix(".safetensors")
+    foreign = [] if stem == name else [stem + suffix for suffix in (*formats.SUFFIXES, ".bin")]
+    for entry in (name, *foreign):
+        for folder in folders:
+            if (folder / entry).is_file() and (entry == name or formats.is_foreign(folder / entry)):
+                yield folder / entry

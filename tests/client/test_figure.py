@@ -91,6 +91,21 @@ def test_default_names(
     assert (done.code, done.json["type"], done.json["field"]) == (2, "urn:certes:error:missing-weights", "--weights")
 
 
+def test_weights_of_another_format_are_found_beside_the_certificate(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("net.npz", W=np.asarray(STABLE))
+    assert inside(capsys, "certify", "net.npz", *RATE).code == 0
+    (tmp_path / "net.onnx").write_bytes(b"nothing of the kind")
+    assert inside(capsys, "figure", ".", "--out", "f.svg").code == 0
+    np.savez("net.npz", W=np.asarray(UNSTABLE))
+    done = inside(capsys, "figure", ".", "--out", "g.svg", "--json")
+    assert (done.code, done.json["type"]) == (2, "urn:certes:error:missing-weights"), "of that name, and not that file"
+    network(tmp_path, STABLE, "net.safetensors")
+    assert inside(capsys, "figure", ".", "--out", "g.svg").code == 0
+
+
 def test_a_name_with_a_folder_is_not_followed(capsys: Capture, tmp_path: Path) -> None:
     from certes_client.figuring import _places  # what a certificate may make Certes read
 

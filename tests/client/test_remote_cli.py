@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from certes.certificate.assembly import AssemblyBundle
-from certes.weights import write_weights
+from certes.weights import read_weights, write_weights
 
 from tests.client.running import RATE, STABLE, UNSTABLE, Done, inside, network, process
 from tests.service.conftest import Running, running
@@ -150,6 +150,12 @@ def test_verify(twice: Twice, weights: str) -> None:
         assert done.code == (0 if weights.startswith("net") else 1)
 
 
+def _as_npz(file: Path) -> None:
+    arrays = {name: entry.array() for name, entry in read_weights(file).tensors.items()}
+    file.unlink()
+    np.savez(file.with_suffix(".npz"), **arrays)
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -159,8 +165,17 @@ def test_verify(twice: Twice, weights: str) -> None:
         (lambda folder: sorted(folder.glob("*.proof.safetensors"))[0].write_bytes(b"no proof"), 1),
         (lambda folder: write_weights(folder / "networks.safetensors", {"W": np.eye(2)}), 1),
         (lambda folder: (folder / ROOT_FILE).write_text("no certificate"), 1),
+        (lambda folder: _as_npz(folder / "networks.safetensors"), 0),
     ],
-    ids=["valid", "a certificate is gone", "couplings are gone", "another proof", "other weights", "no certificate"],
+    ids=[
+        "valid",
+        "a certificate is gone",
+        "couplings are gone",
+        "another proof",
+        "other weights",
+        "no certificate",
+        "another format",
+    ],
 )
 def test_verify_assembly(twice: Twice, change: Any, code: int) -> None:
     for place in (twice.here, twice.there):

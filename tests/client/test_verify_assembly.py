@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from certes.weights import read_weights
 from certes_client import cli
 
 from tests.client.running import inside
@@ -84,6 +86,35 @@ def test_couplings_missing(capsys: Capture, folder: Path) -> None:
     done = inside(capsys, "verify", folder, "--weights", folder / "networks.safetensors")
     assert done.code == 1
     assert "body<-brain" in done.out
+
+
+def test_weights_of_another_format_are_found_in_the_folder(capsys: Capture, folder: Path) -> None:
+    stored = folder / "networks.safetensors"
+    arrays = {name: entry.array() for name, entry in read_weights(stored).tensors.items()}
+    stored.unlink()
+    done = inside(capsys, "verify", folder, "--weights", folder)
+    assert (done.code, "missing-weights" in done.out) == (1, True)
+    np.savez(folder / "networks.npz", **arrays)
+    assert inside(capsys, "verify", folder, "--weights", folder).code == 0
+    name = next(iter(arrays))
+    np.savez(folder / "networks.npz", **{**arrays, name: arrays[name] * 1.0000001})
+    done = inside(capsys, "verify", folder, "--weights", folder)
+    assert (done.code, "wrong-weights" in done.out or "missing-weights" in done.out) == (1, True)
+    (folder / "networks.npz").write_bytes(b"no archive")
+    done = inside(capsys, "verify", folder, "--weights", folder)
+    assert (done.code, "networks.npz cannot be read" in " ".join(done.out.split())) == (1, True)
+
+
+def test_what_is_not_needed_is_not_read(capsys: Capture, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint beside the weights costs nothing, whatever it is."""
+    from certes import formats
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it was read")
+
+    (folder / "training.pt").write_bytes(b"anything")
+    monkeypatch.setattr(formats.reading, "converted", refuse)
+    assert inside(capsys, "verify", folder, "--weights", folder).code == 0
 
 
 def test_bad_input(capsys: Capture, folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from certes.certificate.assembly_check import AssemblyReport
 from certes.certificate.assembly_weights import weight_files
 from certes.certificate.document import Certificate
 from certes.certificate.envelope import read_key
-from certes.errors import InputError
+from certes.errors import CertesError, InputError
 from certes.verify.report import Report
 from certes.words import printable
 
@@ -74,11 +75,13 @@ def _files(weights: Path, bundle: AssemblyBundle) -> dict[str, bytes]:
     """The weight files by name; couplings that lie beside the certificate are in the bundle."""
     found: dict[str, bytes] = {}
     for path in weight_files(weights):
-        if path.name.removesuffix(COUPLINGS_SUFFIX) not in bundle.couplings:
-            foreign = formats.is_foreign(path)
-            found[path.stem + ".safetensors" if foreign else path.name] = (
-                formats.converted(path) if foreign else path.read_bytes()
-            )
+        if path.name.removesuffix(COUPLINGS_SUFFIX) in bundle.couplings:
+            continue
+        if not formats.is_foreign(path):
+            found[path.name] = path.read_bytes()
+            continue
+        with contextlib.suppress(CertesError):  # as in the verifier here: it may be no weight file at all
+            found[path.stem + ".safetensors"] = formats.converted(path)
     return found
 
 

@@ -13,7 +13,7 @@ from certes.cells import GatedNetwork
 from certes.certificate.assembly_statement import AssemblyStatement, CouplingModel
 from certes.certificate.check import identified
 from certes.certificate.statement import Statement, SubjectModel
-from certes.errors import InputError
+from certes.errors import CertesError, InputError
 from certes.systems import System, Tensor, tensor
 from certes.weights import StoredTensor, WeightFile, read_weights
 
@@ -57,8 +57,10 @@ class Sources:
                 continue  # nothing of it is used: what is missing then will be said
         self._stored: dict[tuple[str, tuple[int, ...], str], tuple[WeightFile, StoredTensor]] = {}
         for file in (*self._files, *beside):
-            for entry in file.tensors.values():
-                self._stored.setdefault((entry.dtype, entry.shape, entry.sha256), (file, entry))
+            self._keep(file)
+        #: Files of other formats, which take long to read: only where something is missing without them.
+        self._foreign = list(_foreign_files(given))
+        self._unread: list[str] = []
 
     def unused(self) -> list[str]:
         """What was given by path, and is the path of no network and of no edge that was asked for."""
@@ -132,6 +134,22 @@ class Sources:
         if predicate.step != given.step:
             raise _wrong(path, f"the step {given.step}, the certificate {predicate.step}", "wrong-system")
 
+    def _keep(self, file: WeightFile) -> None:
+        for entry in file.tensors.values():
+            self._stored.setdefault((entry.dtype, entry.shape, entry.sha256), (file, entry))
+
+    def _read_foreign(self) -> None:
+        """The files of other formats in folders; what cannot be read may be no weight file at all, and is told."""
+        for path in self._foreign:
+            try:
+                file = self._file(path)
+            except CertesError as error:
+                self._unread.append(f"{path.name} cannot be read ({error})"[:200])
+            else:
+                self._files.append(file)
+                self._keep(file)
+        self._foreign = []
+
     def _file(self, source: Any) -> WeightFile:
         if isinstance(source, WeightFile):
             return source
@@ -169,15 +187,18 @@ class Sources:
         """The tensor with the stated bytes; if there is none, the reason tells another tensor of its name from none."""
         annotations = subject.annotations
         assert annotations is not None
-        found = self._stored.get((annotations.dtype, tuple(annotations.shape), subject.digest.sha256))
-        if found is not None:
-            return found[1]
+        key = (annotations.dtype, tuple(annotations.shape), subject.digest.sha256)
+        if key not in self._stored:
+            self._read_foreign()
+        if key in self._stored:
+            return self._stored[key][1]
         own = [(file, file.tensors[n]) for file in self._files for n in _names(subject, file) if n in file.tensors]
         if len(own) == 1:
             file, entry = own[0]
             given = f"tensor {entry.name!r} of {file.name} is {entry.dtype} {list(entry.shape)}, sha256 {entry.sha256}"
             raise InputError(path, given, f"the tensor with sha256 {subject.digest.sha256}", "wrong-weights")
         given = f"no tensor with sha256 {subject.digest.sha256} in {len(self._files)} files"
+        given = "; ".join([given, *self._unread[:3]])
         raise InputError(path, given, f"{annotations.dtype} of shape {annotations.shape}", "missing-weights")
 
     def _given_edge(self, prefix: str, edge: CouplingModel, name: str) -> Tensor:
@@ -202,8 +223,20 @@ class Sources:
 
 
 def weight_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The weight files that are meant by a path: itself, or those of a folder."""
-    return list(_listed(path))
+    """The weight files that are meant by a path: itself, or those of a folder, of other formats too."""
+    return [*_listed(path), *_foreign_files(path)]
+
+
+def _foreign_files(given: Any) -> Iterator[Path]:
+    """Files of other formats in the folders that are meant; what was converted beside itself is left out."""
+    if isinstance(given, (str, os.PathLike)):
+        path = Path(given)
+        for file in sorted(path.glob("*")) if path.is_dir() else ():
+            if file.is_file() and formats.is_foreign(file) and not file.with_suffix(".safetensors").exists():
+                yield file
+    elif isinstance(given, Iterable) and not isinstance(given, (bytes, WeightFile, Mapping)):
+        for entry in given:
+            yield from _foreign_files(entry)
 
 
 def _listed(given: Any) -> Iterator[Any]:
