@@ -31,7 +31,7 @@ from certes.roles import Roles
 from certes.sequences import DataSet, Sequences, read_data
 
 __all__ = [
-    "Absolute", "AdaDiagNet", "Assembly", "CascadeNet", "Classifier", "DataSet", "Diagonal", "Fixed", "GlobalWorkspaceNet", "Lure",
-    "LureModule", "Orthogonal", "Repair", "Roles", "SVDComboNet", "Sequences", "Singular", "SparseComboNet",
-    "Symmetric", "read_data", "repair",
+    "Absolute", "AdaDiagNet", "Assembly", "CascadeNet", "Classifier", "DataSet", "Diagonal", "Fixed",
+    "GlobalWorkspaceNet", "Lure", "LureModule", "Orthogonal", "Repair", "Roles", "SVDComboNet", "Sequences",
+    "Singular", "SparseComboNet", "Symmetric", "read_data", "repair",
 ]  # fmt: skip

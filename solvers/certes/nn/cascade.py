@@ -40,7 +40,7 @@ from certes.nn.assembly import STEP, Assembly, Guarantee, Run
 from certes.nn.lure import LureModule
 from certes.nn.operators import Dense
 from certes.nn.recurrence import Equation, run
-from certes.nn.stable import SPREAD, Singular, Stable
+from certes.nn.stable import SPREAD, Singular, Stable, spectral_norm
 from certes.systems import RateNetwork, tensor
 
 #: -log of the smallest entry of Theta on a line, whatever its length, and the largest r.
@@ -86,7 +86,7 @@ class DelayLine(Stable):
             state: of the line, shape (batch, n).
             inputs: shape (T, batch, F).
         """
-        before = state.unflatten(1, (self.length, self.features)).flip(1)
+        before = state.reshape(-1, self.length, self.features).flip(1)
         return torch.cat([before, inputs.transpose(0, 1)], 1).mT
 
     def states(self, history: Tensor) -> Tensor:
@@ -144,6 +144,13 @@ class CascadeNet(Assembly):
         return found
 
     @property
+    def stage(self) -> Stable:
+        """The second module."""
+        found = self.parts[1]
+        assert isinstance(found, Stable)
+        return found
+
+    @property
     def pairs(self) -> Sequence[tuple[int, int]]:
         """The one pair, coupled in one direction."""
         return ((0, 1),)
@@ -162,13 +169,18 @@ class CascadeNet(Assembly):
         """
         raise InputError("network", "a cascade", "an assembly with one activation", "unsupported")
 
-    @property
-    def memory(self) -> int | None:
-        """Steps after which the stage has forgotten its state, up to rounding; None: nobody says when."""
-        if self.guarantee == "continuous":
-            return None
-        least = torch.finfo(self.coupling.dtype).eps * _BELOW * math.exp(-2.0 * SPREAD)
-        return math.ceil(math.log(least) / math.log(self.slope * self.parts[1].level))
+    def memory(self, weights: Tensor) -> int | None:
+        """Steps after which the stage has forgotten its state, up to rounding; None: nobody says when.
+
+        Args:
+            weights: W of the stage. With the Euler guarantee they are not looked at: the level says it of all of them.
+        """
+        least = torch.finfo(weights.dtype).eps * _BELOW
+        if self.guarantee == "euler":
+            known, least = self.slope * self.stage.level, least * math.exp(-2.0 * SPREAD)
+        else:
+            known = self.slope * float(spectral_norm(weights.detach())) * (1.0 + 1e-5)
+        return math.ceil(math.log(least) / math.log(max(known, 1e-3))) if known < 1.0 else None
 
     def _run(self, inputs: Tensor, state: Tensor | None, *, last: bool) -> Tensor:
         steps, weight = inputs.shape[1], self.input.weight
@@ -177,23 +189,24 @@ class CascadeNet(Assembly):
         with torch.autocast(weight.device.type, enabled=False):  # what is run is what is exported and certified
             seen = (inputs.transpose(0, 1).to(weight.dtype) - self.shift) / self.scale
             start = weight.new_zeros(inputs.shape[0], self.size) if state is None else state
-            held, stage = start.split(list(self.sizes), 1)
-            history = self.line.history(held, seen)
+            held, stage = torch.split(start, list(self.sizes), 1)
+            history, weights = self.line.history(held, seen), self.stage()
             if not last:
-                return torch.cat([self.line.states(history), self._stage(history, stage, last=False)], 2)
-            memory = self.memory
+                return torch.cat([self.line.states(history), self._staged(weights, history, stage, last=False)], 2)
+            memory = self.memory(weights)
             first = 0 if memory is None else max(steps - memory, 0)
-            found = self._stage(history[:, :, first:], torch.zeros_like(stage) if first else stage, last=True)
+            begun = torch.zeros_like(stage) if first else stage
+            found = self._staged(weights, history[:, :, first:], begun, last=True)
             return torch.cat([self.line.states(history[:, :, steps - 1 :])[0], found], 1)
 
-    def _stage(self, history: Tensor, start: Tensor, *, last: bool) -> Tensor:
+    def _staged(self, weights: Tensor, history: Tensor, start: Tensor, *, last: bool) -> Tensor:
         """The states of the stage, or the last one: what drives it at each step is a convolution."""
         line = self.line
-        taps = self.coupling.unflatten(1, (line.length, line.features)).flip(1).mT
+        taps = self.coupling.reshape(-1, line.length, line.features).flip(1).mT
         kernel = torch.cat([taps, self.input.weight[:, :, None]], 2)
         drive = nn.functional.conv1d(history, kernel, self.input.bias).permute(2, 0, 1)
         equation = Equation(False, self.activation, (Dense(),), (), self.keep)
-        return run(equation, start, drive, drive.new_ones(start.shape[1]), [self.parts[1]()], [], last=last)
+        return run(equation, start, drive, drive.new_ones(start.shape[1]), [weights], [], last=last)
 
     @torch.no_grad()
     def system(self) -> System:
