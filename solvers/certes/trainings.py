@@ -51,9 +51,9 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal[
-        "adadiag", "sparse", "singular", "svd", "absolute", "symmetric", "lure", "workspace", "cascade"
-    ] = "adadiag"
+    kind: Literal["adadiag", "sparse", "singular", "svd", "absolute", "symmetric", "lure", "workspace", "cascade"] = (
+        "adadiag"
+    )
     modules: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=1000)]
     activation: str = "relu"
     form: Literal["hopfield", "rate"] = "hopfield"
