@@ -51,6 +51,7 @@ _LONG = {
 PIXELS = f"mnist-pixels:{DATA / 'mnist'}"
 _PIXELS = {"kind": "cascade", "form": "rate", "modules": [672, 64], "step": 1.0, "level": 0.5}
 _SHORT = _LONG | {"epochs": 20, "learning_rate": 5e-3}
+_HALF, _SHORTER = {"modules": [672, 32]}, _SHORT | {"epochs": 10}
 EXPERIMENTS = {
     "vowels": [
         Experiment("JapaneseVowels, singular 4x32", VOWELS, _SMALL, {}, 0.970, 0.980),
@@ -66,8 +67,12 @@ EXPERIMENTS = {
     ],
     "pixels": [
         Experiment("MNIST pixels, cascade 672+64", PIXELS, _PIXELS, _SHORT, aim=0.93),
+        Experiment("MNIST pixels, cascade 672+32, half the epochs", PIXELS, _PIXELS | _HALF, _SHORTER, aim=0.93),
         Experiment(
-            "MNIST pixels, cascade 672+64, continuous time only", PIXELS, _PIXELS | {"guarantee": "continuous"}, _SHORT
+            "MNIST pixels, cascade 672+32, half the epochs, continuous time only",
+            PIXELS,
+            _PIXELS | _HALF | {"guarantee": "continuous"},
+            _SHORTER,
         ),
     ],
 }
