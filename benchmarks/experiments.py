@@ -49,8 +49,9 @@ _LONG = {
     "epochs": 80, "batch": 128, "learning_rate": 1e-2, "weight_decay": 1e-2, "validation": 0.1, "jitter": 2
 }  # fmt: skip
 PIXELS = f"mnist-pixels:{DATA / 'mnist'}"
-_PIXELS = {"kind": "singular", "form": "rate", "modules": [32] * 4, "step": [0.005, 0.1], "level": 0.7}
-_LONGER = _LONG | {"epochs": 100, "learning_rate": 7e-3}
+_PIXELS = {"kind": "cascade", "form": "rate", "modules": [672, 64], "step": 1.0, "level": 0.5}
+_SHORT = _LONG | {"epochs": 20, "learning_rate": 5e-3}
+_HALF, _SHORTER = {"modules": [672, 32]}, _SHORT | {"epochs": 10}
 EXPERIMENTS = {
     "vowels": [
         Experiment("JapaneseVowels, singular 4x32", VOWELS, _SMALL, {}, 0.970, 0.980),
@@ -65,9 +66,13 @@ EXPERIMENTS = {
         Experiment("MNIST rows, singular 4x64, continuous time only", ROWS, _ROWS | {"guarantee": "continuous"}, _LONG),
     ],
     "pixels": [
-        Experiment("MNIST pixels, singular 4x32", PIXELS, _PIXELS, _LONGER, aim=0.93),
+        Experiment("MNIST pixels, cascade 672+64", PIXELS, _PIXELS, _SHORT, aim=0.93),
+        Experiment("MNIST pixels, cascade 672+32, half the epochs", PIXELS, _PIXELS | _HALF, _SHORTER, aim=0.93),
         Experiment(
-            "MNIST pixels, singular 4x32, continuous time only", PIXELS, _PIXELS | {"guarantee": "continuous"}, _LONGER
+            "MNIST pixels, cascade 672+32, half the epochs, continuous time only",
+            PIXELS,
+            _PIXELS | _HALF | {"guarantee": "continuous"},
+            _SHORTER,
         ),
     ],
 }

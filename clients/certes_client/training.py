@@ -32,7 +32,9 @@ def train(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
     kind: Annotated[
         str,
-        typer.Option(metavar="KIND", help="adadiag, sparse, singular, svd, absolute, symmetric, lure or workspace."),
+        typer.Option(
+            metavar="KIND", help="adadiag, sparse, singular, svd, absolute, symmetric, lure, workspace or cascade."
+        ),
     ] = "singular",
     modules: Annotated[str, typer.Option(metavar="4x32|32,16", help="States of the modules.")] = "4x32",
     activation: Annotated[str, typer.Option(metavar="NAME", help="phi.")] = "relu",

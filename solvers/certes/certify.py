@@ -125,7 +125,7 @@ def certify(
             raise InputError("system", given, expected, "conflict")
         from certes.composition.compose import compose
 
-        mode: Any = "auto" if metrics is None else "interface" if system.continuous else "whole"
+        mode: Any = "auto" if metrics is None else "interface" if system.step is None else "whole"
         return compose(
             system, mode=mode, refute=refute, metrics=metrics, seconds=seconds, progress=progress, cancelled=cancelled
         )

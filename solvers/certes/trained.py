@@ -50,7 +50,7 @@ def proven(folder: Path) -> Composition:
         NotCertified: it is not contracting.
     """
     described = read(folder / DESCRIPTION)
-    found = described.compose(mode="interface" if described.assembly.continuous else "whole")
+    found = described.compose(mode="interface" if described.assembly.step is None else "whole")
     if found.verdict != "contracting":
         raise NotCertified(found)
     return found

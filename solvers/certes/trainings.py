@@ -36,7 +36,8 @@ class Architecture(BaseModel):
 
     Attributes:
         kind: weights of the modules: ``adadiag`` (diagonal), ``sparse`` (drawn once, not trained), ``singular``,
-            ``svd``, ``absolute``, ``symmetric``, ``lure``; ``workspace``: singular modules around a hub.
+            ``svd``, ``absolute``, ``symmetric``, ``lure``; ``workspace``: singular modules around a hub; ``cascade``:
+            a delay line and a stage that reads it, of form ``rate`` with step 1.
         modules: states of each.
         activation: phi.
         form: ``hopfield`` or ``rate``.
@@ -50,7 +51,9 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["adadiag", "sparse", "singular", "svd", "absolute", "symmetric", "lure", "workspace"] = "adadiag"
+    kind: Literal["adadiag", "sparse", "singular", "svd", "absolute", "symmetric", "lure", "workspace", "cascade"] = (
+        "adadiag"
+    )
     modules: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=1000)]
     activation: str = "relu"
     form: Literal["hopfield", "rate"] = "hopfield"
@@ -81,6 +84,8 @@ class Architecture(BaseModel):
         return found
 
     def _check(self, where: str) -> None:
+        if self.kind == "cascade":
+            self._check_cascade(where)
         count = len(self.modules) * (len(self.modules) - 1) // 2
         if self.topology == "random" and (self.couplings is None or self.couplings > count):
             expected = f"a number of pairs, 0 to {count}"
@@ -94,6 +99,16 @@ class Architecture(BaseModel):
         if self.guarantee == "euler" and not largest(level, high) > 0.0:
             given = f"a step of {high:g} with level {self.level:g}"
             raise InputError(f"{where}.step", given, "a smaller step, or a lower level", "out-of-reach")
+
+    def _check_cascade(self, where: str) -> None:
+        for name, given, only in (
+            ("modules", len(self.modules), 2), ("form", self.form, "rate"), ("step", self.step, 1.0),
+            ("topology", self.topology, "all"),
+        ):  # fmt: skip
+            if given != only:
+                said = f"{given} modules" if name == "modules" else repr(given)
+                expected = "a delay line and a stage" if name == "modules" else repr(only)
+                raise InputError(f"{where}.{name}", said, f"{expected}, for a cascade", "not-applicable")
 
     def build(self, features: int, outputs: int, seed: int, keep: int = 1) -> Assembly:
         """The network (extra ``train``), its parameters drawn by the seed.

@@ -19,6 +19,7 @@ except ImportError as error:
     raise MissingExtraError("torch", "train", "certes repair") from error
 
 from certes.nn.assembly import Assembly
+from certes.nn.cascade import CascadeNet
 from certes.nn.lure import LureModule
 from certes.nn.networks import Classifier
 from certes.nn.outcome import Repair
@@ -30,7 +31,7 @@ from certes.roles import Roles
 from certes.sequences import DataSet, Sequences, read_data
 
 __all__ = [
-    "Absolute", "AdaDiagNet", "Assembly", "Classifier", "DataSet", "Diagonal", "Fixed", "GlobalWorkspaceNet", "Lure",
-    "LureModule", "Orthogonal", "Repair", "Roles", "SVDComboNet", "Sequences", "Singular", "SparseComboNet",
-    "Symmetric", "read_data", "repair",
+    "Absolute", "AdaDiagNet", "Assembly", "CascadeNet", "Classifier", "DataSet", "Diagonal", "Fixed",
+    "GlobalWorkspaceNet", "Lure", "LureModule", "Orthogonal", "Repair", "Roles", "SVDComboNet", "Sequences",
+    "Singular", "SparseComboNet", "Symmetric", "read_data", "repair",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from certes.nn.assembly import Assembly
+from certes.nn.cascade import CascadeNet
 from certes.nn.lure import LureModule
 from certes.nn.ready import AdaDiagNet, SparseComboNet
 from certes.nn.stable import Absolute, Orthogonal, Singular, Stable, Symmetric
@@ -32,6 +33,9 @@ def network(architecture: Architecture, features: int, outputs: int, seed: int, 
     options: dict[str, Any] = {name: getattr(architecture, name) for name in names} | {"keep": keep, "seed": seed}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if architecture.kind == "cascade":
+            own = {name: getattr(architecture, name) for name in ("activation", "level", "guarantee")}
+            return CascadeNet(features, sizes, outputs, keep=keep, **own)
         if architecture.kind == "adadiag":
             return AdaDiagNet(features, sizes, outputs, level=architecture.level, **options)
         if architecture.kind == "sparse":

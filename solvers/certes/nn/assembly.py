@@ -190,6 +190,15 @@ class Assembly(nn.Module):
             assert isinstance(part, Stable)
             yield part
 
+    @property
+    def pairs(self) -> Sequence[tuple[int, int]]:
+        """Which modules are coupled."""
+        return self.skew.pairs
+
+    def entry(self) -> tuple[Tensor, Tensor]:
+        """U, shape (n, features), and b, shape (n,)."""
+        return self.input.weight, self.input.bias
+
     def weights(self) -> list[Tensor]:
         """W as values of the layouts."""
         made = self._made()

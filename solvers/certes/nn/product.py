@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from certes.assemblies import Coupling
 from certes.composition.outcome import Composition
 from certes.errors import InputError
 from certes.nn.assembly import STEP, Assembly
@@ -87,8 +88,8 @@ def tensors(network: Assembly) -> dict[str, Any]:
     for name, leaf in assembly.leaves():
         assert isinstance(leaf, HopfieldNetwork | RateNetwork)
         found[f"{name}.W"] = leaf.matrix("W").astype(np.float32)
-    found |= {edge.name: edge.matrix.astype(np.float32) for edge in assembly.couplings}
-    found |= {"input.weight": network.input.weight, "input.bias": network.input.bias}
+    found |= {_tensor(edge): edge.matrix.astype(np.float32) for edge in assembly.couplings}
+    found |= dict(zip(("input.weight", "input.bias"), network.entry(), strict=True))
     found |= {"input.shift": network.shift, "input.scale": network.scale}
     if network.readout is not None:
         found |= {"readout.weight": network.readout.weight, "readout.bias": network.readout.bias}
@@ -105,13 +106,22 @@ def description(network: Assembly) -> dict[str, Any]:
     for name, leaf in assembly.leaves():
         assert isinstance(leaf, HopfieldNetwork | RateNetwork)
         tau = [float(value) for value in np.asarray(leaf.tau)]
+        assert leaf.slope.activation is not None
         modules[name] = {
-            "form": network.form, "tensors": {"W": f"{name}.W"}, "activation": network.activation, "tau": tau,
+            "form": network.form, "tensors": {"W": f"{name}.W"}, "activation": leaf.slope.activation.name, "tau": tau,
             "metric": _plain(metrics[name]),
-        }  # fmt: skip
-    edges = [{"to": edge.to, "from": edge.source, "tensor": edge.name} for edge in assembly.couplings]
+        } | ({} if leaf.step is None else {"step": leaf.step})  # fmt: skip
+    edges = [
+        {"to": edge.to, "from": edge.source, "tensor": _tensor(edge)} | ({"inside": True} if edge.inside else {})
+        for edge in assembly.couplings
+    ]
     found: dict[str, Any] = {"file": WEIGHTS, "modules": modules, "couplings": edges}
     return found if assembly.step is None else found | {"step": assembly.step, "mode": "whole"}
+
+
+def _tensor(edge: Coupling) -> str:
+    """The name of a coupling's tensor in the file."""
+    return f"{edge.to}<-{edge.source}"
 
 
 def _plain(metric: NDArray[np.float64]) -> list[Any]:
@@ -136,6 +146,6 @@ def facts(network: Assembly, found: Composition) -> dict[str, Any]:
         "largest_step": None if step is None else step[0],
         "states": network.size,
         "modules": len(network.sizes),
-        "couplings": len(network.skew.pairs),
+        "couplings": len(network.pairs),
         "parameters": trained,
     }
