@@ -62,6 +62,8 @@ def composition_lines(found: Composition) -> list[tuple[str, str]]:
             meaning = "where the gate is open, " + meaning
         rows.append((unit, f"{level}: {meaning}"))
         rows.append(("proven by", f"{found.mode}: {MODES.get(str(found.mode), '')}"))
+    if found.gate is not None and found.verdict == "not_contracting":
+        rows.append(("gated", "refuted where the gate is open; what the gate leaves of a step may contract"))
     if found.modes:
         texts = [f"{name} {'-' if value is None else f'{value:.6g}'}" for name, value in found.modes.items()]
         rows.append(("modes", ", ".join(texts)))

@@ -147,7 +147,9 @@ class AssemblyAnswer(BaseModel):
     verdict: Verdict
     rate: float | None = Field(description="continuous time: 1/(unit of time)")
     factor: float | None = Field(description="a map: per step")
-    gate: GatedClaim | None = Field(description="what follows for the network with its gate; null: it has none")
+    gate: GatedClaim | None = Field(
+        description="what follows for the network with its gate; null: it has none, or nothing is proven"
+    )
     mode: str | None = Field(description="the proof that gives it")
     modes: dict[str, float | None] = Field(description="what each proof gives, side by side")
     lipschitz: float | None

@@ -128,10 +128,10 @@ def certify(
         from certes.composition.compose import compose
 
         mode: Any = "auto" if metrics is None else "interface" if system.continuous else "whole"
-        found = compose(
+        composed = compose(
             system, mode=mode, refute=refute, metrics=metrics, seconds=seconds, progress=progress, cancelled=cancelled
         )
-        return replace(found, gate=gate if isinstance(gate, InputGate) else None)
+        return replace(composed, gate=gate if isinstance(gate, InputGate) else None)
     check(system, condition, rate, step=step, backend=backend, seconds=seconds)
     if isinstance(system, UnsupportedCell):
         return Result("undecided", reason="unsupported_cell", detail=f"{system.cell}: {system.detail}")

@@ -88,7 +88,7 @@ def claimed(value: float, *, up: bool) -> str:
 
 def gated(gate: Mapping[str, Any]) -> str:
     """What is certified of a network with a gate, whatever the gate does (``Composition.gated``)."""
-    shares = f"for every share of the step from {claimed(gate['least'], up=True)} to 1"
+    shares = f"for every share of the step from {float(gate['least'])!r} to 1"  # not rounded: less is not covered
     if gate["factor"] is not None:
         return f"factor {claimed(gate['factor'], up=True)} per step, {shares}"
     return f"rate {claimed(gate['rate'], up=False)}, {shares}"

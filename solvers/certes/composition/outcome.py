@@ -69,6 +69,7 @@ class Composition:
 
     Attributes:
         verdict: ``contracting``; ``not_contracting`` if a witness against the whole was verified; else ``undecided``.
+            Of a network with a gate a witness is against the map where the gate is open: smaller steps may contract.
         rate, factor: proven, whichever fits; of a network with a gate, where the gate is open.
         mode: the proof mode that gives it.
         modes: mode -> the number it proves (None: it proves nothing), side by side; ``feedback`` and ``hierarchy`` name
@@ -116,8 +117,10 @@ class Composition:
 
     @property
     def gated(self) -> dict[str, float | None] | None:
-        """What is proven of the network that is run, if it has a gate: ``least``, ``rate`` and ``factor``."""
-        return None if self.gate is None else self.gate.to_json(self.rate, self.factor)
+        """``least``, ``rate`` and ``factor`` of the network that is run; None: it has no gate, or nothing is proven."""
+        if self.gate is None or self.verdict != "contracting":
+            return None
+        return self.gate.to_json(self.rate, self.factor)
 
     def what_if(
         self,
