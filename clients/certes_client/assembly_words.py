@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from certes.assemblies import SEPARATOR, Assembly
 from certes.composition.outcome import Composed, Composition, EdgeReport
 from certes.systems import System
-from certes.words import claimed, number, printable
+from certes.words import claimed, gated, number, printable
 from rich.table import Table
 from rich.text import Text
 
@@ -37,10 +37,15 @@ def assembly_line(assembly: Assembly) -> str:
 
 
 def level_text(composition: Composition) -> str:
-    """The proven rate or factor, rounded to the safe side; a dash if there is none."""
-    if composition.rate is not None:
-        return claimed(composition.rate, up=False)
-    return "-" if composition.factor is None else claimed(composition.factor, up=True)
+    """The proven rate or factor, with the gate if there is one, rounded to the safe side; a dash if there is none."""
+    run = composition.gated or {"rate": composition.rate, "factor": composition.factor}
+    return _level(run["rate"], run["factor"])
+
+
+def _level(rate: float | None, factor: float | None) -> str:
+    if rate is not None:
+        return claimed(rate, up=False)
+    return "-" if factor is None else claimed(factor, up=True)
 
 
 def composition_lines(found: Composition) -> list[tuple[str, str]]:
@@ -48,12 +53,17 @@ def composition_lines(found: Composition) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     unit = "rate" if found.assembly.continuous else "factor"
     if found.verdict == "contracting":
-        level = level_text(found)
+        level = _level(found.rate, found.factor)
         meaning = f"the distance of any two trajectories falls at least like exp(-{level} t)"
         if unit == "factor":
             meaning = "each step multiplies the distance of any two states by at most this"
+        if found.gated is not None:
+            rows.append(("gated", gated(found.gated)))
+            meaning = "where the gate is open, " + meaning
         rows.append((unit, f"{level}: {meaning}"))
         rows.append(("proven by", f"{found.mode}: {MODES.get(str(found.mode), '')}"))
+    if found.gate is not None and found.verdict == "not_contracting":
+        rows.append(("gated", "refuted where the gate is open; what the gate leaves of a step may contract"))
     if found.modes:
         texts = [f"{name} {'-' if value is None else f'{value:.6g}'}" for name, value in found.modes.items()]
         rows.append(("modes", ", ".join(texts)))

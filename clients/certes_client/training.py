@@ -44,6 +44,9 @@ def train(
     step: Annotated[
         str, typer.Option(metavar="H|LOW,HIGH", help="Step over tau; two numbers: one per state, trained between them.")
     ] = "0.02,0.3",
+    gate: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Let the input scale the step, between this share and 1.")
+    ] = None,
     level: Annotated[float, typer.Option(metavar="L", help="Bound on the modules' weights, below 1.")] = 0.5,
     guarantee: Annotated[
         str, typer.Option(metavar="euler|continuous", help="Which of the two is certified: the map that is run, or x'.")
@@ -80,7 +83,7 @@ def train(
 
     given = {
         "kind": kind, "modules": _sizes(modules), "activation": activation, "form": form, "topology": topology,
-        "couplings": couplings, "step": _steps(step), "level": level, "guarantee": guarantee,
+        "couplings": couplings, "step": _steps(step), "gate": gate, "level": level, "guarantee": guarantee,
     }  # fmt: skip
     plan = {
         "epochs": epochs, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay, "clip": clip,
@@ -190,9 +193,11 @@ def _summary(data: str, made: Product | Made) -> None:
     report, screen = made.report, output.console()
     screen.print(output.headline("contracting", f"{report['modules']} modules, {report['states']} states: {data}"))
     level = ("rate", report["rate"]) if report["rate"] is not None else ("factor", report["factor"])
+    gate = report["gate"]
     rows = [
         *_tested(report),
-        (level[0], words.claimed(level[1], up=level[0] == "factor")),
+        (level[0], words.claimed(level[1], up=level[0] == "factor") + ("" if gate is None else ", the gate open")),
+        *([] if gate is None else [("gated", words.gated(gate))]),
         ("parameters", f"{report['parameters']} trained, {report['couplings']} couplings"),
         *[("note", note) for note in report["notes"]],
     ]

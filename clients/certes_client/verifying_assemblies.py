@@ -14,6 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from certes_client import output
+from certes_client.verifying_gates import Gated, gated
 
 #: Rows of the tree that are printed; the rest is counted.
 _ROWS = 200
@@ -31,7 +32,8 @@ def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool,
         server: address of a service whose verifier has to say the same; None: nobody is asked.
 
     Raises:
-        InputError: a file that cannot be read. RemoteError: a ``server`` that does not answer, or not the same.
+        InputError: a file that cannot be read, or a folder with a gate that the certificate does not cover.
+        RemoteError: a ``server`` that does not answer, or not the same.
     """
     if exact:
         expected = "the certificate of one network (there is no exact audit of compositions)"
@@ -45,14 +47,15 @@ def run(path: Path, weights: Path, key: Path | None, exact: bool, as_json: bool,
 
             progress("asking the service")
             remote.agree_on_assembly(server, report, bundle, weights, key)
+        gate = gated(bundle, weights if weights.is_dir() else weights.parent) if report.valid else None
     if as_json:
-        output.print_json(as_object(report, bundle))
+        output.print_json(as_object(report, bundle, gate))
     else:
-        _summary(path, report, bundle, key)
+        _summary(path, report, bundle, key, gate)
     return 0 if report.valid else 1
 
 
-def as_object(report: AssemblyReport, bundle: AssemblyBundle) -> dict[str, Any]:
+def as_object(report: AssemblyReport, bundle: AssemblyBundle, gate: Gated | None) -> dict[str, Any]:
     """The report as ``--json`` prints it."""
     claims = bundle.statement.predicate.claims.model_dump() if report.valid else None
     return {
@@ -64,6 +67,7 @@ def as_object(report: AssemblyReport, bundle: AssemblyBundle) -> dict[str, Any]:
         "digest": bundle.root,
         "signed": bundle.signed if report.valid else None,
         "claims": claims,
+        "gate": gate,
         "networks_checked": report.leaves_checked,
         "steps_checked": report.steps_checked,
         "nodes": [_node(node) for node in report.nodes],
@@ -82,11 +86,13 @@ def _node(node: NodeReport) -> dict[str, Any]:
     }
 
 
-def _summary(path: Path, report: AssemblyReport, bundle: AssemblyBundle, key: Path | None) -> None:
+def _summary(path: Path, report: AssemblyReport, bundle: AssemblyBundle, key: Path | None, gate: Gated | None) -> None:
     target = output.console()
     rows: list[tuple[str, str]] = []
     if report.valid:
         target.print(output.headline("valid", words.proven_line(report.verdict, _condition(bundle))))
+        if gate is not None:
+            rows += [("gated", words.gated(gate)), ("where the gate is open", "")]
         rows += _claim_lines(bundle)
         networks = sum(node.kind == "network" for node in report.nodes)
         checked = f"{report.leaves_checked} certificates of {networks} networks, {report.steps_checked} compositions"

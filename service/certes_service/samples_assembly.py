@@ -59,6 +59,7 @@ ASSEMBLY: dict[str, Any] = {
     "verdict": "contracting",
     "rate": 0.6254018186870092,
     "factor": None,
+    "gate": None,
     "mode": "whole",
     "modes": {"interface": 0.6253381951912214, "exact": 0.6253381951912212, "whole": 0.6254018186870092},
     "lipschitz": 1.4116010477721432,

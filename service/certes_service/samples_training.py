@@ -32,6 +32,7 @@ TRAINING: dict[str, Any] = {
     "guarantee": "euler",
     "rate": None,
     "factor": 0.5711387436294837,
+    "gate": None,
     "largest_step": 1.0,
     "states": 4,
     "modules": 2,

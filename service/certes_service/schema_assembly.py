@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from certes.composition.description import TopologySpec
+from certes.composition.description import GateSpec, TopologySpec
 from certes.composition.outcome import Mode
 from certes.spec import SystemSpec, TensorName, input_error
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -96,6 +96,8 @@ class AssemblyDescription(BaseModel):
 class AssemblySpecification(AssemblyDescription):
     """An assembly, and what is asked about it."""
 
+    gate: GateSpec | None = Field(None, description="a gate that sees the input and scales the step of the whole")
+
     mode: Mode = Field("auto", description="which proofs are tried")
     seconds: float | None = Field(None, gt=0, description="time limit")
 
@@ -129,6 +131,14 @@ class CouplingsLink(BaseModel):
     sha256: Digest
 
 
+class GatedClaim(BaseModel):
+    """What is certified of a network with a gate, whatever the gate does; `rate` and `factor` beside it: where open."""
+
+    least: float = Field(description="the smallest share of a step that the gate leaves")
+    rate: float | None
+    factor: float | None
+
+
 class AssemblyAnswer(BaseModel):
     """The answer to POST /v1/assemblies."""
 
@@ -137,6 +147,9 @@ class AssemblyAnswer(BaseModel):
     verdict: Verdict
     rate: float | None = Field(description="continuous time: 1/(unit of time)")
     factor: float | None = Field(description="a map: per step")
+    gate: GatedClaim | None = Field(
+        description="what follows for the network with its gate; null: it has none, or nothing is proven"
+    )
     mode: str | None = Field(description="the proof that gives it")
     modes: dict[str, float | None] = Field(description="what each proof gives, side by side")
     lipschitz: float | None

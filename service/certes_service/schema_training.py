@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from certes_service.questions.trainings import MOST_EPOCHS, TrainingOptions
 from certes_service.schema import Digest, Manner, TensorData
-from certes_service.schema_assembly import AssemblyCertificateLink
+from certes_service.schema_assembly import AssemblyCertificateLink, GatedClaim
 
 Share = Annotated[float, Field(ge=0, le=0.9)]
 
@@ -67,6 +67,7 @@ class TrainingAnswer(BaseModel):
     guarantee: Literal["euler", "continuous"] = Field(description="what is certified: the map that is run, or x'")
     rate: float | None
     factor: float | None
+    gate: GatedClaim | None = Field(description="what follows for the network with its input gate; null: it has none")
     largest_step: float | None
     states: int
     modules: int

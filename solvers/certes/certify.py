@@ -21,6 +21,7 @@ from certes.conditions.base import Backend, Goal
 from certes.engines.monitor import Monitor, time_limit
 from certes.engines.threads import one_blas_thread
 from certes.errors import InputError
+from certes.input_gate import InputGate
 from certes.inquiry import Inquiry
 from certes.proofs import Claims
 from certes.results import Attempt, Result
@@ -110,6 +111,7 @@ def certify(
         InputError: unknown condition, backend or step, or a rate that cannot be asked for.
     """
     metrics: Any = None
+    gate: Any = None
     if is_module(system):
         system = from_module(system)
     if isinstance(system, GatedNetwork):
@@ -117,7 +119,7 @@ def certify(
     elif inputs is not None:
         raise InputError("inputs", "a box of inputs", "none: only a gated cell (GRU, LSTM) takes one", "conflict")
     if not isinstance(system, System | UnsupportedCell | GatedNetwork | Assembly):
-        metrics = getattr(system, "metrics", dict)()
+        metrics, gate = getattr(system, "metrics", dict)(), getattr(system, "input_gate", None)
         system = exported(system)
     if isinstance(system, Assembly):
         if (condition, rate, step, backend) != ("auto", "best", "given", "auto"):
@@ -126,9 +128,10 @@ def certify(
         from certes.composition.compose import compose
 
         mode: Any = "auto" if metrics is None else "interface" if system.step is None else "whole"
-        return compose(
+        composed = compose(
             system, mode=mode, refute=refute, metrics=metrics, seconds=seconds, progress=progress, cancelled=cancelled
         )
+        return replace(composed, gate=gate if isinstance(gate, InputGate) else None)
     check(system, condition, rate, step=step, backend=backend, seconds=seconds)
     if isinstance(system, UnsupportedCell):
         return Result("undecided", reason="unsupported_cell", detail=f"{system.cell}: {system.detail}")

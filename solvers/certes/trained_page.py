@@ -82,9 +82,10 @@ def page(report: Mapping[str, Any], certificate: str, files: Mapping[str, str], 
 
 def _level(report: Mapping[str, Any]) -> str:
     """What is certified, in words."""
-    if report["factor"] is not None:
-        return f"as it is run, by a factor of at most {words.claimed(report['factor'], up=True)} a step"
-    return f"in continuous time, with the rate {words.claimed(report['rate'], up=False)} or more"
+    run, gates = report.get("gate") or report, ", whatever its gate does" if report.get("gate") else ""
+    if run["factor"] is not None:
+        return f"as it is run, by a factor of at most {words.claimed(run['factor'], up=True)} a step{gates}"
+    return f"in continuous time, with the rate {words.claimed(run['rate'], up=False)} or more{gates}"
 
 
 def _results(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -97,10 +98,14 @@ def _results(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "error on test data", f"{report['test_rmse']:.6g} (root mean square){r2}"
         yield "on validation data", f"{report['validation_rmse']:.6g}"
     yield "chosen", f"epoch {report['epoch']} of {report['epochs']}, by validation data; test data chose nothing"
+    gate = report.get("gate")
+    where = "" if gate is None else ", where the gate is open"
     if report["factor"] is not None:
-        yield "certified factor", f"{words.claimed(report['factor'], up=True)} per step"
+        yield "certified factor", f"{words.claimed(report['factor'], up=True)} per step{where}"
     else:
-        yield "certified rate", words.claimed(report["rate"], up=False)
+        yield "certified rate", f"{words.claimed(report['rate'], up=False)}{where}"
+    if gate is not None:
+        yield "with its gate", words.gated(gate)
     yield "safe step", _safe(report["largest_step"])
     yield "parameters", f"{report['parameters']} trained; {_counted(report['couplings'], 'pair')} of coupled modules"
     if report["ended"] != "finished":

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from certes.activations import activation as named
 from certes.errors import InputError
+from certes.input_gate import LEAST
 from certes.spec import input_error
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Architecture(BaseModel):
         topology: which modules are coupled.
         couplings: number of pairs, for topology ``random``.
         step: e = step / tau, one number or (smallest, largest) per state.
+        gate: least share of its step that the network takes, the input setting how much; None: no gate.
         level: bound on the modules' weights in their metric.
         guarantee: ``euler``: the map that is run; ``continuous``: the differential equation only.
         density: of kind ``sparse``.
@@ -60,6 +62,7 @@ class Architecture(BaseModel):
     topology: Literal["all", "ring", "hub", "random", "none"] = "all"
     couplings: Annotated[int, Field(ge=0)] | None = None
     step: Share | tuple[Share, Share] = (0.01, 0.2)
+    gate: Annotated[float, Field(ge=LEAST, lt=1)] | None = None
     level: Annotated[float, Field(gt=0, lt=1)] = 0.5
     guarantee: Literal["euler", "continuous"] = "euler"
     density: Share = 0.1
@@ -103,7 +106,7 @@ class Architecture(BaseModel):
     def _check_cascade(self, where: str) -> None:
         for name, given, only in (
             ("modules", len(self.modules), 2), ("form", self.form, "rate"), ("step", self.step, 1.0),
-            ("topology", self.topology, "all"),
+            ("topology", self.topology, "all"), ("gate", self.gate, None),
         ):  # fmt: skip
             if given != only:
                 said = f"{given} modules" if name == "modules" else repr(given)

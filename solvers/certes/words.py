@@ -86,6 +86,14 @@ def claimed(value: float, *, up: bool) -> str:
     return f"{float(Context(prec=6, rounding=rounding).create_decimal(Decimal(value))):.6g}"
 
 
+def gated(gate: Mapping[str, Any]) -> str:
+    """What is certified of a network with a gate, whatever the gate does (``Composition.gated``)."""
+    shares = f"for every share of the step from {float(gate['least'])!r} to 1"  # not rounded: less is not covered
+    if gate["factor"] is not None:
+        return f"factor {claimed(gate['factor'], up=True)} per step, {shares}"
+    return f"rate {claimed(gate['rate'], up=False)}, {shares}"
+
+
 def system_line(system: System | GatedNetwork | UnsupportedCell) -> str:
     """A network in one line."""
     if isinstance(system, UnsupportedCell):

@@ -12,6 +12,7 @@ import pytest
 from certes import words
 from certes.certificate.assembly_check import verify_assembly
 from certes.errors import InputError
+from certes.input_gate import InputGate
 from certes.spec import SystemSpec
 from certes.trainings import Architecture, Plan
 from certes.weights import read_weights, to_bytes, write_weights
@@ -107,13 +108,13 @@ COLUMNS = ("epoch", "loss", "validation_loss", "validation_accuracy")
 ASKED = {"kind": "singular", "modules": [3, 2], "activation": "tanh", "form": "rate", "step": 0.2}
 
 
-def _trained(folder: Path, factor: float = 1.0, **lies: Any) -> tuple[Any, Path]:
+def _trained(folder: Path, factor: float = 1.0, gate: float | None = None, **lies: Any) -> tuple[Any, Path]:
     """A service that has trained what was asked (untrained weights are as good), and the data."""
     pytest.importorskip("torch")
     from certes.nn.architecture import network
     from certes.nn.product import description, tensors
 
-    net = network(Architecture.parse(ASKED), 2, 2, seed=0)
+    net = network(Architecture.parse(ASKED | {"gate": gate}), 2, 2, seed=0)
     found = tensors(net)
     found |= {name: value * np.float32(factor) for name, value in found.items() if name.endswith(".W")}
     scores = {"test_accuracy": 0.5, "validation_accuracy": 0.5, "parameters": 9, "epoch": 1, "epochs": 1}
@@ -138,6 +139,22 @@ def test_an_honest_training_is_taken(tmp_path: Path) -> None:
     made = _train(tmp_path, ASKED, script, data)
     assert verify_assembly(made.certificate, made.folder).valid
     assert 0.0 < made.report["factor"] < 1.0
+
+
+def test_a_gate_is_taken_with_what_follows_from_it_here(tmp_path: Path) -> None:
+    script, data = _trained(tmp_path, gate=0.2)
+    made = _train(tmp_path, ASKED | {"gate": 0.2}, script, data)
+    report = made.report
+    assert report["gate"] == InputGate(0.2).to_json(None, report["factor"])
+    assert report["factor"] < report["gate"]["factor"] < 1.0
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(0.2, None), (None, 0.2), (0.2, 0.1)])
+def test_another_gate_than_the_one_asked_for(asked: float | None, sent: float | None, tmp_path: Path) -> None:
+    script, data = _trained(tmp_path, gate=sent)
+    with pytest.raises(Untrusted, match="asked for the gate"):
+        _train(tmp_path, ASKED | {"gate": asked}, script, data)
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(

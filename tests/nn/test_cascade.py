@@ -358,6 +358,7 @@ def test_the_folder_holds_the_map_that_is_run(tmp_path: Path) -> None:
         ({"form": "hopfield"}, "form"),
         ({"step": 0.5}, "step"),
         ({"step": [0.1, 1.0]}, "step"),
+        ({"gate": 0.1}, "gate"),
         ({"topology": "ring"}, "topology"),
         ({"topology": "random", "couplings": 1}, "topology"),
     ],

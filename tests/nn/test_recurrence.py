@@ -183,9 +183,9 @@ def test_few_operations_per_step_and_no_answer_awaited(hopfield: bool, forward: 
         given = (torch.zeros(3, n), torch.zeros(steps, 3, 2), torch.zeros(n, 2), torch.zeros(n), torch.full((n,), 0.1))
         values = [torch.zeros(n, n), torch.zeros(n, n)]
         with _Count() as there:
-            _, kept = recurrence._forward(*given, values, spec, True)
+            _, kept = recurrence._forward(*given, values, spec, True, None)
         with _Count() as back:
-            recurrence._backward(torch.ones(n, 3), *given, values, kept, spec, True, False, True)
+            recurrence._backward(torch.ones(n, 3), *given, values, kept, spec, True, False, True, None)
         work = [[name for name in mode.seen if not any(view in name for view in views)] for mode in (there, back)]
         counts.append([len(names) for names in work])
         assert not any("_local_scalar_dense" in name or "nonzero" in name for name in (*there.seen, *back.seen))
@@ -219,7 +219,7 @@ def test_it_keeps_what_torch_asks_of_operators() -> None:
     problem = Problem(True, "tanh", "all", 3, True)
     start, step, (inputs, weight, bias), w, g = problem._parts()
     for last in (True, False):
-        arguments = (start, inputs, weight, bias, step, [*w, *g], problem.equation.spec, last)
+        arguments = (start, inputs, weight, bias, step, [*w, *g], problem.equation.spec, last, None)
         torch.library.opcheck(recurrence._recurrence, arguments, test_utils=("test_schema", "test_faketensor"))
 
 

@@ -85,6 +85,25 @@ def test_same_words_as_python(http: httpx.Client, tmp_path: Path) -> None:
     assert stored.tensors["a<-b"].dtype == "F32"
 
 
+def test_what_holds_with_a_gate_stands_beside_what_is_certified(http: httpx.Client) -> None:
+    """And nothing does where nothing is proven; a gate that cannot be is named."""
+    gated: dict[str, Any] = {"gate": {"least": 0.25, "weight": "up", "bias": "bias"}}
+    data = weights(**PARTS, bias=np.zeros(1))
+    plain, answer = ask(http, data=data).json(), ask(http, SPEC | gated, data).json()
+    assert plain["gate"] is None
+    assert answer["rate"] == plain["rate"]
+    assert answer["gate"] == {"least": 0.25, "rate": 0.25 * plain["rate"], "factor": None}  # a power of 2: exact
+    wild = {"modules": SPEC["modules"], "couplings": [
+        {"to": "b", "from": "a", "tensor": "big"}, {"to": "a", "from": "b", "tensor": "back"}
+    ]}  # fmt: skip
+    lost = ask(http, wild | gated, data).json()
+    assert lost["verdict"] != "contracting"
+    assert lost["gate"] is None
+    for change, slug, field in (({"least": 1.0}, "wrong-type", "least"), ({"bias": "up"}, "wrong-shape", "bias")):
+        refused = ask(http, SPEC | {"gate": gated["gate"] | change}, data)
+        assert_problem(refused, 422, slug, f"spec.gate.{field}")
+
+
 def test_altered_weights_are_found(http: httpx.Client, tmp_path: Path) -> None:
     root = downloaded(http, ask(http).json(), tmp_path / "all")
     changed = weights(**{**PARTS, "a": PARTS["a"] * 1.001})

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from certes.certificate.assembly_check import verify_assembly
 from certes.composition.description import read
+from certes.input_gate import InputGate
 from certes.sequences import DataSet
 from certes.trainings import Architecture, Plan
 from certes.weights import to_bytes
@@ -90,6 +91,18 @@ def test_what_was_trained_can_be_checked_by_anybody(http: httpx.Client, tmp_path
     again = post(http).json()
     assert again["cached"]
     assert again["certificate"]["digest"] == answer["certificate"]["digest"]
+
+
+def test_a_gate_is_trained_and_told(http: httpx.Client, tmp_path: Path) -> None:
+    """In the answer, in the description, and on the page."""
+    answer = post(http, architecture=ARCHITECTURE | {"gate": 0.2}, epochs=1).json()
+    assert answer["gate"] == InputGate(0.2).to_json(None, answer["factor"])
+    fetched(http, answer, tmp_path / "out")
+    assert read(tmp_path / "out" / "assembly.json").compose().gated == answer["gate"]
+    jobs = http.get("/v1/jobs").json()["jobs"]
+    page = http.get(f"/jobs/{jobs[0]['id']}").text
+    assert "for every share of the step from 0.2 to 1" in " ".join(page.split())
+    assert post(http, architecture=ARCHITECTURE | {"gate": 0.0}).status_code == 422
 
 
 def test_as_the_library_trains(http: httpx.Client, tmp_path: Path) -> None:

@@ -200,13 +200,16 @@ class Checker:
         return found if found is not None and subject.holds(found) else None
 
     def _rules(self, name: str, model: ModelPolicy, subject: Subject, certificate: Document) -> list[Rule]:
-        rules = [Rule("contracting", certificate.verdict == "contracting", "contracting", _said(certificate))]
+        rules = [Rule("contracting", certificate.verdict == "contracting", "contracting", _said(certificate, subject))]
         if self._policy.trust.keys:
             rules.append(self._signature(certificate, subject))
         if certificate.verdict == "contracting":
             rules += _numbers(model, subject, _claims(certificate))
             place = _place(name, subject.part)
             if model.allowed_regression is not None and place in self.store.accepted:
+                if subject.gate is not None:  # nobody knows the gate that was accepted: it is in no certificate
+                    rules.append(Rule("allowed_regression", False, "a network without a gate", "one with a gate"))
+                    return rules
                 rules.append(self._regression(model.allowed_regression, certificate, self.store.last(place)))
         return rules
 
@@ -269,14 +272,22 @@ def _place(model: str, part: str) -> str:
     return f"{model}/{part}" if part else model
 
 
-def _said(certificate: Document) -> str:
+def _said(certificate: Document, subject: Subject) -> str:
     """The verdict, with the rate or factor."""
-    claims = _claims(certificate)
-    if claims.rate is not None:
-        return f"contracting, rate {claimed(claims.rate, up=False)}"
-    if claims.factor is not None:
-        return f"contracting, factor {claimed(claims.factor, up=True)}"
+    rate, factor = _as_run(subject, _claims(certificate))
+    if rate is not None:
+        return f"contracting, rate {claimed(rate, up=False)}"
+    if factor is not None:
+        return f"contracting, factor {claimed(factor, up=True)}"
     return certificate.verdict.replace("_", " ")
+
+
+def _as_run(subject: Subject, claims: Any) -> tuple[float | None, float | None]:
+    """Rate and factor of the network that is run: with its gate, if it has one."""
+    if subject.gate is None:
+        return claims.rate, claims.factor
+    found = subject.gate.to_json(claims.rate, claims.factor)
+    return found["rate"], found["factor"]
 
 
 def _undecided(found: Undecided, part: str) -> Rule:
@@ -290,9 +301,10 @@ def _promised(model: ModelPolicy, subject: Subject, certificate: Document) -> bo
 
 def _numbers(model: ModelPolicy, subject: Subject, claims: Any) -> list[Rule]:
     """The rules about what is claimed. A number that is not claimed keeps no promise."""
+    rate, factor = _as_run(subject, claims)
     rules = [
-        _least("rate_at_least", model.rate_at_least, claims.rate),
-        _most("factor_at_most", model.factor_at_most, claims.factor),
+        _least("rate_at_least", model.rate_at_least, rate),
+        _most("factor_at_most", model.factor_at_most, factor),
         # no certificate of an assembly claims a radius
         _least("weight_radius_at_least", model.weight_radius_at_least, getattr(claims, "weight_radius", None)),
     ]

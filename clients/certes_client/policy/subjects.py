@@ -22,6 +22,7 @@ from certes.certificate.check import verify_certificate
 from certes.certificate.document import Certificate
 from certes.certify import certify, check
 from certes.errors import InputError
+from certes.input_gate import InputGate
 from certes.results import Result
 from certes.systems import System, UnsupportedCell
 from certes.weights import WeightFile
@@ -54,6 +55,11 @@ class Subject(Protocol):
         """The Euler step that is run, if there is one."""
         ...
 
+    @property
+    def gate(self) -> InputGate | None:
+        """A gate that scales the step, if there is one: a certificate speaks of the network where it is open."""
+        ...
+
     def question(self, model: ModelPolicy) -> str:
         """Digest of what is asked: the network, its weights, and how the answer is looked for."""
         ...
@@ -82,6 +88,7 @@ class Network:
     system: System | GatedNetwork
     search: Callable[[ModelPolicy, Callable[[str], None]], Result] | None = None
     part: str = ""
+    gate: InputGate | None = None
 
     @property
     def step(self) -> float | None:
@@ -116,7 +123,7 @@ class Composed:
         compose: finds a composition; called with the time limit and the progress.
         mode: the proofs that are asked for.
         beside: a folder whose certificates are tried before any is looked for; None: none.
-        part: see :class:`Subject`.
+        part, gate: see :class:`Subject`.
     """
 
     assembly: Assembly
@@ -124,6 +131,7 @@ class Composed:
     mode: str
     beside: Path | None = None
     part: str = ""
+    gate: InputGate | None = None
 
     @property
     def step(self) -> float | None:
@@ -228,7 +236,7 @@ def _described(path: Path, server: str | None) -> Composed:
     from certes.composition.description import read
 
     described = read(path)
-    return Composed(described.assembly, _composing(described, server), described.mode, path.parent)
+    return Composed(described.assembly, _composing(described, server), described.mode, path.parent, gate=described.gate)
 
 
 def _composing(described: Described, server: str | None) -> Callable[..., Any]:

@@ -146,6 +146,9 @@ def _proven(draft: Path, found: TrainingAnswer, architecture: Architecture) -> C
         raise Untrusted("the service trained another network than the one that was asked for")
     if (composition.assembly.step is not None) != (architecture.guarantee == "euler"):
         raise Untrusted(f"the service was asked for the guarantee {architecture.guarantee}, and sent the other")
+    least = None if composition.gate is None else composition.gate.least
+    if least != architecture.gate:
+        raise Untrusted(f"the service was asked for the gate {architecture.gate}, and sent {least}")
     return composition
 
 
@@ -169,6 +172,7 @@ def _facts(found: TrainingAnswer, composition: Composition, architecture: Archit
         "guarantee": architecture.guarantee,
         "rate": composition.rate,
         "factor": composition.factor,
+        "gate": composition.gated,
         "largest_step": largest,
         "states": assembly.size,
         "modules": len(assembly.modules),

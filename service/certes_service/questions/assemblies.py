@@ -81,7 +81,7 @@ class AssemblyQuestion(Plain):
 
     def undecided(self, reason: Spent, detail: str) -> Solved:
         """The answer if the solver was ended."""
-        empty = ("rate", "factor", "mode", "lipschitz", "largest_step", "whole_step", "limiting", "refutation")
+        empty = ("rate", "factor", "mode", "lipschitz", "largest_step", "whole_step", "limiting", "refutation", "gate")
         answer: dict[str, Any] = {"verdict": "undecided", "states": 0}  # nobody counted them
         answer |= dict.fromkeys(empty) | {"modes": {}, "modules": {}, "edges": [], "proved": [], "recomposed": []}
         return Solved(answer | {"reason": reason, "detail": detail, "couplings": None})

@@ -116,12 +116,16 @@ def _of_answer(kind: str, answer: dict[str, Any], stored: Stored | None) -> View
     distance = _distance(answer) if kind in _PROJECTIONS else []
     found = answer.get("result") if kind in _PROJECTIONS and verdict == "undecided" else answer
     attempts = answer.get("attempts") or (found or {}).get("attempts") or ()
+    said = [] if stored is None else claims(stored)
+    # a certificate speaks of a network with a gate where the gate is open
+    if gate := answer.get("gate") if kind in ("assembly", "training") else None:
+        said = [("gated", "", words.gated(gate)), ("where the gate is open", "", ""), *said]
     return View(
         verdict,
         _headline(kind, verdict),
         _meaning(kind, verdict, str(answer.get("reason"))),
-        "" if stored is None else level(stored),
-        distance + _trained(kind, answer) + _apart(found or {}) + ([] if stored is None else claims(stored)),
+        words.gated(gate) if gate else "" if stored is None else level(stored),
+        [*distance, *_trained(kind, answer), *_apart(found or {}), *said],
         [(str(entry["condition"]), _attempt(entry)) for entry in attempts],
         _advice(kind, verdict, str((found or {}).get("reason"))),
         None if link is None else link["digest"],

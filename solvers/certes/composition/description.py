@@ -14,6 +14,7 @@
       - {to: v1, from: hub, tensor: C, inside: true}    # inside phi
       - feedback: {between: [v1, pfc], tensor: B}       # L_ij = B, L_ji = -M_j^-1 B^T M_i: free of cost
     topology: {kind: ring, seed: 0, scale: 0.5}         # drawn at random, for experiments, added to the couplings
+    gate: {least: 0.1, weight: gate.weight, bias: gate.bias}    # scales the whole step, see certes.input_gate
 
 Paths are relative to the file that names them and stay inside its folder. Nothing but safetensors, certificates and
 descriptions is read. A ``metric`` (its diagonal, or its rows) is a hint and never trusted: what is proven in it is
@@ -41,6 +42,7 @@ from certes.composition.interfaces import Offered
 from certes.composition.outcome import Composition, Mode
 from certes.composition.sources import Folder, Sources, bytes_of, moved
 from certes.errors import InputError, TooLargeError
+from certes.input_gate import LEAST, InputGate
 from certes.spec import SystemSpec, TensorName, input_error
 from certes.systems import System, Tensor, UnsupportedCell, tensor
 
@@ -113,6 +115,20 @@ class FeedbackSpec(_Model):
     file: FileName | None = None
 
 
+class GateSpec(_Model):
+    """A gate that sees the input and scales the step of the whole, see :mod:`certes.input_gate`.
+
+    Attributes:
+        least: the smallest share of a step that it leaves.
+        weight: a tensor of shape (1, inputs).
+        bias: a tensor of shape (1,).
+    """
+
+    least: Annotated[float, Field(ge=LEAST, lt=1)]
+    weight: TensorName
+    bias: TensorName
+
+
 class AssemblySpec(_Model):
     """One level of a description; modules and couplings are validated one by one, by what they are."""
 
@@ -121,6 +137,7 @@ class AssemblySpec(_Model):
     modules: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     couplings: list[dict[str, Any]] = Field(default_factory=list)
     topology: dict[str, Any] | None = None
+    gate: dict[str, Any] | None = None
     mode: Literal["auto", "interface", "exact", "whole", "monolithic", "all"] = "auto"
 
 
@@ -143,6 +160,7 @@ class Described:
         known: interfaces that were found on the way (for feedback), by the identity of their networks.
         proved: paths of those networks.
         metrics: path of a network -> a metric in which it is said to contract, shape (n, n): a hint.
+        gate: that scales the step of the whole; None: there is none.
     """
 
     assembly: Assembly
@@ -150,6 +168,7 @@ class Described:
     known: Mapping[str, Offered] = field(default_factory=dict, repr=False)
     proved: tuple[str, ...] = ()
     metrics: Mapping[str, Array] = field(default_factory=dict, repr=False)
+    gate: InputGate | None = None
 
     def compose(self, *, mode: Mode | None = None, seconds: float | None = None, **options: Any) -> Composition:
         """:func:`certes.compose` of it; no network is proven twice. Hints that lead nowhere are dropped."""
@@ -161,7 +180,7 @@ class Described:
         if found is None or (found.verdict == "undecided" and found.reason not in ("deadline", "cancelled")):
             left = None if seconds is None else max(seconds - (time.monotonic() - begun), 0.01)
             found = compose(self.assembly, seconds=left, **asked)
-        return replace(found, proved=tuple(dict.fromkeys((*self.proved, *found.proved))))
+        return replace(found, proved=tuple(dict.fromkeys((*self.proved, *found.proved))), gate=self.gate)
 
 
 def read(path: str | os.PathLike[str], **options: Any) -> Described:
@@ -202,8 +221,10 @@ def describe(
     """
     builder = _Builder(options, check)
     spec = AssemblySpec.parse(given, where)
+    gate = None if spec.gate is None else _gate(spec, sources, f"{where}.gate")
     assembly = builder.assembly(spec, sources, where, ())
-    return Described(assembly, spec.mode, builder.known, tuple(dict.fromkeys(builder.proved)), builder.metrics)
+    proved = tuple(dict.fromkeys(builder.proved))
+    return Described(assembly, spec.mode, builder.known, proved, builder.metrics, gate)
 
 
 class _Builder:
@@ -219,6 +240,9 @@ class _Builder:
 
     def assembly(self, spec: AssemblySpec, sources: Sources, where: str, path: tuple[str, ...]) -> Assembly:
         """One level, and all below."""
+        if path and spec.gate is not None:
+            # one number for all states makes an average of two maps, several do not
+            raise InputError(f"{where}.gate", "a gate of a module", "none: a gate is of the whole", "conflict")
         if len(path) >= DEEPEST:
             raise InputError(where, "assemblies nested too deeply", f"at most {DEEPEST} levels", "too-deep")
         self.modules += len(spec.modules)
@@ -426,6 +450,30 @@ def _metric(given: Any, size: int, where: str) -> Array:
     if not np.isfinite(found).all():
         raise InputError(where, "a number that is not finite", expected, "not-finite")
     return np.diag(found) if found.ndim == 1 else found
+
+
+def _gate(spec: AssemblySpec, sources: Sources, where: str) -> InputGate:
+    """The gate, whose tensors have to be there.
+
+    Raises:
+        InputError: naming the entry.
+    """
+    asked = GateSpec.parse(spec.gate, where)
+    file = sources.weights(spec.file, f"{where}.file")
+    shapes = []
+    for role, name in (("weight", asked.weight), ("bias", asked.bias)):
+        try:
+            shapes.append(file.get(name).floats().shape)
+        except InputError as error:
+            raise moved(error, f"{where}.{role}") from error
+    weight, bias = shapes
+    for role, shape, fits in (
+        ("weight", weight, len(weight) == 2 and weight[0] == 1 and weight[1] > 0), ("bias", bias, bias == (1,))
+    ):  # fmt: skip
+        if not fits:
+            expected = "shape (1, inputs)" if role == "weight" else "shape (1,)"
+            raise InputError(f"{where}.{role}", f"shape {shape}", expected, "wrong-shape")
+    return InputGate(asked.least)
 
 
 def _texts(given: Any) -> bool:

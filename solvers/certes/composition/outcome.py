@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from certes.assemblies import SEPARATOR, Assembly, FlowProof, InterfaceProof, MapProof, WholeProof
 from certes.composition.interfaces import Offered
+from certes.input_gate import InputGate
 from certes.proofs import Verdict
 from certes.results import Result
 from certes.systems import System
@@ -68,7 +69,8 @@ class Composition:
 
     Attributes:
         verdict: ``contracting``; ``not_contracting`` if a witness against the whole was verified; else ``undecided``.
-        rate, factor: proven, whichever fits.
+            Of a network with a gate a witness is against the map where the gate is open: smaller steps may contract.
+        rate, factor: proven, whichever fits; of a network with a gate, where the gate is open.
         mode: the proof mode that gives it.
         modes: mode -> the number it proves (None: it proves nothing), side by side; ``feedback`` and ``hierarchy`` name
             what makes the interface test free of cost.
@@ -87,6 +89,7 @@ class Composition:
         proved: paths of the networks whose interfaces were proven anew.
         recomposed: paths of the assemblies that were composed anew; ``""`` is the whole.
         reason, detail: the cause of an ``undecided``, in words what was proven otherwise.
+        gate: of the network that is run, which is then not the assembly but that with a gate; None: there is none.
     """
 
     verdict: Verdict
@@ -110,6 +113,14 @@ class Composition:
     detail: str = ""
     known: Mapping[str, Offered] = field(default_factory=dict, repr=False)
     nodes: Mapping[str, Composed] = field(default_factory=dict, repr=False)
+    gate: InputGate | None = None
+
+    @property
+    def gated(self) -> dict[str, float | None] | None:
+        """``least``, ``rate`` and ``factor`` of the network that is run; None: it has no gate, or nothing is proven."""
+        if self.gate is None or self.verdict != "contracting":
+            return None
+        return self.gate.to_json(self.rate, self.factor)
 
     def what_if(
         self,
@@ -131,7 +142,8 @@ class Composition:
         from certes.composition.changes import changed
         from certes.composition.compose import compose
 
-        return compose(changed(self.assembly, without, scale or {}), mode=mode, known=self)
+        found = compose(changed(self.assembly, without, scale or {}), mode=mode, known=self)
+        return replace(found, gate=self.gate)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values under the Python names."""
@@ -140,6 +152,7 @@ class Composition:
             "verdict": self.verdict,
             "rate": self.rate,
             "factor": self.factor,
+            "gate": self.gated,
             "mode": self.mode,
             "modes": dict(self.modes),
             "lipschitz": self.lipschitz,

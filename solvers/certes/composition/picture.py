@@ -19,7 +19,8 @@ def picture(composition: Composition, title: str = "") -> GraphPicture:
         composition: the answer of :func:`certes.compose`.
         title: one line; empty: a general one.
     """
-    level = composition.rate if composition.rate is not None else composition.factor
+    run = composition.gated or {"rate": composition.rate, "factor": composition.factor}  # whatever a gate does
+    level = run["rate"] if run["rate"] is not None else run["factor"]
     children = {} if composition.root is None else composition.root.children
     limiting = None if composition.mode == "whole" else composition.limiting  # which speaks of the modules as parts
     nodes = tuple(

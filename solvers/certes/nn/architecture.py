@@ -29,7 +29,7 @@ _KINDS: dict[str, Callable[[int, float], Stable]] = {
 def network(architecture: Architecture, features: int, outputs: int, seed: int, keep: int = 1) -> Assembly:
     """The network, its parameters drawn by the seed: see :meth:`certes.trainings.Architecture.build`."""
     sizes = architecture.modules
-    names = ("activation", "form", "topology", "couplings", "step", "guarantee")
+    names = ("activation", "form", "topology", "couplings", "step", "gate", "guarantee")
     options: dict[str, Any] = {name: getattr(architecture, name) for name in names} | {"keep": keep, "seed": seed}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -4,13 +4,15 @@
     rate       x+ = x + e (-x + phi(W x + U u_t + b) + G x)
 
 W has a block per module, each of a kind of :mod:`certes.nn.stable`; G couples modules and is skew in their metric
-(:mod:`certes.nn.skew`); e = step / tau is one number, or one per state. Whatever an optimiser does to the parameters,
+(:mod:`certes.nn.skew`); e = step / tau is one number, or one per state; a gate scales all of them by one number that
+the input sets (:mod:`certes.input_gate`). Whatever an optimiser does to the parameters,
 the network contracts in continuous time and, with ``guarantee="euler"``, as the map that is run. It is the float32
 weights that :meth:`Assembly.system` exports of which ``certes.certify(network)`` says so, and nothing else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +25,7 @@ from certes.activations import activation as named
 from certes.assemblies import Assembly as System
 from certes.assemblies import Coupling
 from certes.errors import InputError
+from certes.input_gate import InputGate
 from certes.nn import skew
 from certes.nn.lure import LureModule
 from certes.nn.operators import Blocks, Dense, Diagonal, Operator, worth_blocks
@@ -47,6 +50,7 @@ class Run(NamedTuple):
     step: Tensor
     weights: list[Tensor]
     couplings: list[Tensor]
+    shares: Tensor | None = None
 
     @property
     def drive(self) -> Tensor:
@@ -67,6 +71,8 @@ class Assembly(nn.Module):
         topology: which modules are coupled, see :func:`certes.nn.skew.pairs_of`; or the pairs.
         couplings: number of pairs, for ``random``.
         step: e = step / tau, in (0, 1]; a pair (smallest, largest): one per state, trained between them.
+        gate: the least share of its step that the network takes, of 0.001 and more: the input sets s_t between this
+            and 1, and x+ = x + s_t e (...). None: whole steps.
         guarantee: ``euler``: the map that is run contracts, for which couplings are bounded; ``continuous``: only the
             differential equation does.
         every: outputs at every step, shape (batch, time, outputs), instead of the last one's.
@@ -75,7 +81,8 @@ class Assembly(nn.Module):
         seed: of random pairs.
 
     Raises:
-        InputError: modules that leave no room at such a step, a step outside (0, 1], or an impossible topology.
+        InputError: modules that leave no room at such a step, a step outside (0, 1], a gate outside [0.001, 1), or
+            an impossible topology.
     """
 
     shift: Tensor
@@ -92,6 +99,7 @@ class Assembly(nn.Module):
         topology: Topology | Sequence[tuple[int, int]] = "all",
         couplings: int | None = None,
         step: float | tuple[float, float] = 0.1,
+        gate: float | None = None,
         guarantee: Guarantee = "euler",
         every: bool = False,
         keep: int = 1,
@@ -114,6 +122,8 @@ class Assembly(nn.Module):
         self.register_buffer("shift", torch.zeros(input_size))
         self.register_buffer("scale", torch.ones(input_size))
         self._layouts = self._weight_layouts()
+        self.input_gate = None if gate is None else InputGate(gate)
+        self.gate = None if gate is None else nn.Linear(input_size, 1)
 
     def _steps(self, step: float | tuple[float, float]) -> None:
         low, high = (step, step) if isinstance(step, (int, float)) else step
@@ -170,6 +180,21 @@ class Assembly(nn.Module):
             return free
         each = zip(self.parts, torch.split(free, list(self.sizes)), strict=True)
         return torch.cat([own.mean().expand_as(own) if isinstance(part, LureModule) else own for part, own in each])
+
+    def shares(self, seen: Tensor) -> Tensor | None:
+        """What the gate leaves of the steps, in [least, 1] as the numbers of the network have it; None: no gate.
+
+        Args:
+            seen: standardised inputs, shape (time, batch, features).
+
+        Returns:
+            Shape (time, batch).
+        """
+        if self.gate is None or self.input_gate is None:
+            return None
+        least = self.input_gate.least
+        opened = torch.sigmoid(self.gate(seen)[..., 0])
+        return torch.clamp(least + (1.0 - least) * opened, _not_below(least, torch.finfo(seen.dtype).eps), 1.0)
 
     def exponent(self) -> Tensor:
         """D of all states: the metric is diag(exp d) N^T E^-1 N diag(exp d), N of :meth:`inner`, else the identity."""
@@ -257,7 +282,7 @@ class Assembly(nn.Module):
             start = weight.new_zeros(inputs.shape[0], self.size) if state is None else state
             couplings = self.skew.values(self.exponent(), self.inner())
             pushes = Pushes(seen, weight, self.input.bias)
-            return Run(self.equation, start, pushes, self.steps(), self.weights(), couplings)
+            return Run(self.equation, start, pushes, self.steps(), self.weights(), couplings, self.shares(seen))
 
     @property
     def equation(self) -> Equation:
@@ -266,7 +291,7 @@ class Assembly(nn.Module):
 
     @torch.no_grad()
     def system(self) -> System:
-        """The network as it is run, with its explicit weights: what is certified.
+        """The network as it is run, with its explicit weights: what is certified. Of a gate, where it is open.
 
         Tensors are named ``NAME.W``, ``NAME.tau`` and ``TO<-FROM``; the couplings are those in x', E G.
         """
@@ -306,6 +331,12 @@ class Assembly(nn.Module):
     def _of(self, values: Any, module: int) -> Any:
         first = self.skew.first[module]
         return values[first : first + self.sizes[module]]
+
+
+def _not_below(value: float, eps: float) -> float:
+    """The least number with such a resolution that is not below a positive one."""
+    part, exponent = math.frexp(value)
+    return math.ldexp(math.ceil(part * 2.0 / eps) * eps / 2.0, exponent)
 
 
 def pairs_given(pairs: Sequence[tuple[int, int]], count: int) -> list[tuple[int, int]]:

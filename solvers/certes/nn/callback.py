@@ -163,10 +163,17 @@ def _together(answers: list[Any], step: int, seconds: float) -> Found:
     detail = next(answer.detail for answer in answers if answer.verdict == verdict)
     rate = factor = None
     if verdict == "contracting":
-        rates = [answer.rate for answer in answers if answer.rate is not None]
-        factors = [answer.factor for answer in answers if answer.factor is not None]
+        rates = [each for each in (_as_run(answer, "rate") for answer in answers) if each is not None]
+        factors = [each for each in (_as_run(answer, "factor") for answer in answers) if each is not None]
         rate, factor = min(rates, default=None), max(factors, default=None)
     return Found(step, verdict, rate, factor, seconds, detail)
+
+
+def _as_run(answer: Any, name: str) -> float | None:
+    """The rate or factor of the network as it is run: with its gate, if it has one."""
+    gated = getattr(answer, "gated", None)
+    found: float | None = getattr(answer, name) if gated is None else gated[name]
+    return found
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from certes.activations import activation
 from certes.certify import certify
 from certes.composition.outcome import Composition
 from certes.errors import InputError
+from certes.input_gate import InputGate
 from certes.nn.assembly import Assembly
 from certes.verify.whole import normal_form, verify_whole
 
@@ -85,6 +86,7 @@ class Guarantee:
         Raises:
             InputError: no map was certified as a whole, or by networks of several activations: nothing is guaranteed.
         """
+        check_no_gate(found.gate)
         proof, expected = found.whole, "the certificate of an Euler map, mode whole"
         if found.verdict != "contracting" or found.factor is None or proof is None:
             given = "continuous time" if found.rate is not None else found.reason or found.verdict
@@ -195,6 +197,7 @@ def parallel_plan(given: Assembly | Composition, steps: int, tolerance: float = 
     """
     if steps < 1 or not 0.0 < tolerance < math.inf:
         raise InputError("steps, tolerance", f"{steps}, {tolerance!r}", "at least 1, and a positive number")
+    check_no_gate(given.gate if isinstance(given, Composition) else given.input_gate)
     found = given if isinstance(given, Composition) else certify(given)
     if not isinstance(found, Composition):
         raise InputError("certificate", "that of one network", "that of an assembly", "wrong-type")
@@ -204,6 +207,17 @@ def parallel_plan(given: Assembly | Composition, steps: int, tolerance: float = 
     first = (1.0 + known.factor) * float(values[0]) * math.sqrt(len(values))
     count = known.iterations(first, tolerance, steps)
     return Plan(known, steps, tolerance, count, 1.0 - known.factor, float((values[0] / values[-1]) ** 2))
+
+
+def check_no_gate(gate: InputGate | None) -> None:
+    """Raise if there is a gate: the bounds here are of one map, and its Jacobians have no shares of a step.
+
+    Raises:
+        InputError: there is one.
+    """
+    if gate is not None:
+        given = "that of the map where the gate is open, for a network with a gate"
+        raise InputError("certificate", given, "that of a network without a gate", "unsupported")
 
 
 def _over(left: Tensor, root: Tensor) -> Tensor:

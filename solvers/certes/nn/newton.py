@@ -25,7 +25,7 @@ from torch import Tensor
 from certes.errors import InputError
 from certes.nn.activations import torch_activation
 from certes.nn.assembly import Assembly, Run
-from certes.nn.convergence import Form, Guarantee, Plan, parallel_plan
+from certes.nn.convergence import Form, Guarantee, Plan, check_no_gate, parallel_plan
 from certes.nn.operators import Operator
 from certes.nn.recurrence import Equation, slopes_of
 from certes.nn.scan import scan, times
@@ -116,6 +116,7 @@ def evaluate(
         InputError: another network, or other weights; a tolerance that is not positive; inputs that are not finite.
     """
     _positive(tolerance)
+    check_no_gate(network.input_gate)
     parts = network.parts_of_run(inputs, state)
     start, drive = parts.start, parts.drive
     if not bool(torch.isfinite(drive).all() and torch.isfinite(start).all()):

@@ -93,6 +93,8 @@ def tensors(network: Assembly) -> dict[str, Any]:
     found |= {"input.shift": network.shift, "input.scale": network.scale}
     if network.readout is not None:
         found |= {"readout.weight": network.readout.weight, "readout.bias": network.readout.bias}
+    if network.gate is not None:
+        found |= {"gate.weight": network.gate.weight, "gate.bias": network.gate.bias}
     return {
         name: value.detach().float().cpu().numpy() if isinstance(value, torch.Tensor) else value
         for name, value in found.items()
@@ -116,6 +118,8 @@ def description(network: Assembly) -> dict[str, Any]:
         for edge in assembly.couplings
     ]
     found: dict[str, Any] = {"file": WEIGHTS, "modules": modules, "couplings": edges}
+    if network.input_gate is not None:
+        found["gate"] = {"least": network.input_gate.least, "weight": "gate.weight", "bias": "gate.bias"}
     return found if assembly.step is None else found | {"step": assembly.step, "mode": "whole"}
 
 
@@ -133,7 +137,8 @@ def _plain(metric: NDArray[np.float64]) -> list[Any]:
 def facts(network: Assembly, found: Composition) -> dict[str, Any]:
     """What is certified of the network, and how large it is; ``largest_step`` in units of the one that was trained.
 
-    It says that every Euler step up to it contracts, and nothing of larger ones.
+    It says that every Euler step up to it contracts, and nothing of larger ones. ``rate`` and ``factor`` are those of
+    the certificate; what follows for the network with its gate stands in ``gate``.
     """
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     # A step h' < h averages the identity and the map at h, which contracts in the same metric: every smaller one does.
@@ -143,6 +148,7 @@ def facts(network: Assembly, found: Composition) -> dict[str, Any]:
         "guarantee": network.guarantee,
         "rate": found.rate,
         "factor": found.factor,
+        "gate": found.gated,
         "largest_step": None if step is None else step[0],
         "states": network.size,
         "modules": len(network.sizes),

@@ -3,7 +3,8 @@
     hopfield   x+ = x + e (-x + W phi(x) + G x + p_t)
     rate       x+ = x + e (-x + phi(W x + p_t) + G x)
 
-with a step e per state and pushes p_t = U u_t + b. Autograd would record a dozen small operations per time step and
+with a step e per state and pushes p_t = U u_t + b; an input gate scales the step of each time and sequence by a share
+s_t. Autograd would record a dozen small operations per time step and
 keep what each saw; here only states are kept (all of them, or every k-th, the rest being computed again), and pushes
 are made when they are needed. How steps are taken is said in :mod:`certes.nn.steppers`.
 
@@ -43,7 +44,7 @@ class Pushes(NamedTuple):
 
 def run(
     equation: Equation, start: Tensor, pushes: Pushes | Tensor, step: Tensor, weights: Sequence[Tensor],
-    couplings: Sequence[Tensor], *, last: bool = False,
+    couplings: Sequence[Tensor], shares: Tensor | None = None, *, last: bool = False,
 ) -> Tensor:  # fmt: skip
     """All states after the start, or the last one.
 
@@ -54,6 +55,7 @@ def run(
         step: e, shape (n,).
         weights: values of the layouts of W.
         couplings: values of the layouts of G.
+        shares: s_t, what a gate leaves of the steps, positive, shape (T, batch); None: all of them.
         last: only the last state is asked for, and no gradient of the others has room.
 
     Returns:
@@ -65,13 +67,14 @@ def run(
     inputs, weight, bias = Pushes(pushes) if isinstance(pushes, Tensor) else pushes
     if inputs.shape[0] == 0:  # len() would tell a compiler that every batch of time has this length
         raise InputError("inputs", "no steps of time", "at least one", "wrong-shape")
-    found: Tensor = _recurrence(start, inputs, weight, bias, step, [*weights, *couplings], equation.spec, last)[0]
+    values = [*weights, *couplings]
+    found: Tensor = _recurrence(start, inputs, weight, bias, step, values, equation.spec, last, shares)[0]
     return found.mT
 
 
 def _forward(
     start: Tensor, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, step: Tensor, values: list[Tensor],
-    spec: str, last: bool,
+    spec: str, last: bool, shares: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The states as columns, shape (T, n, batch), or the last; and those kept besides, shape (count, n, batch)."""
     equation, steps = Equation.of_spec(spec), len(inputs)
@@ -85,7 +88,7 @@ def _forward(
             count = min(stretch, steps - first)
             out = room[first : first + count] if len(room) == steps else room[:count]
             made.scaled(first, out)
-            taken.forward(x, out)
+            taken.forward(x, out, _of(shares, first, first + count))
             x = out[-1]
             if last and stride > 1:
                 x = x.clone()
@@ -102,7 +105,7 @@ _recurrence = torch.library.custom_op("certes::recurrence", _forward, mutates_ar
 @_recurrence.register_fake
 def _(
     start: Tensor, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, step: Tensor, values: list[Tensor],
-    spec: str, last: bool,
+    spec: str, last: bool, shares: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     batch, n = start.shape
     steps = inputs.shape[0]
@@ -113,8 +116,9 @@ def _(
 def _backward(
     gradient: Tensor, start: Tensor, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, step: Tensor,
     values: list[Tensor], kept: Tensor, spec: str, last: bool, of_inputs: bool, of_step: bool,
+    shares: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
-    """Gradients of the start, inputs, U, b, e (empty where there is none, or nobody asks) and the values."""
+    """Gradients of the start, inputs, U, b, e, s (empty where there is none, or nobody asks) and the values."""
     equation, steps = Equation.of_spec(spec), len(inputs)
     with torch.autocast(start.device.type, enabled=False):
         taken, made = stepper(equation, values, step), _Pushed(equation, inputs, weight, bias, step)
@@ -123,22 +127,30 @@ def _backward(
         stretch = _stretch(x) if stride == 1 else stride
         adjoint = gradient if last else torch.zeros_like(x)
         moved = step.new_zeros(len(step) if of_step else 0)
+        opened = step.new_empty(0) if shares is None else torch.empty_like(shares)
         for first in reversed(range(0, steps, stretch)):
             end = min(first + stretch, steps)
-            before, after = _segment(taken, made, (first, end), stride, x, kept)
+            before, after = _segment(taken, made, (first, end), stride, x, kept, shares)
             pushes = None if equation.hopfield else made.scaled(first, torch.empty_like(before))
             outer = None if last else gradient[first:end].contiguous()
-            adjoints, pushed = taken.back(before, pushes, adjoint, outer)
-            if of_step:  # dx_{k+1}/de = (x_{k+1} - x_k) / e
-                moved += (adjoints[1:] * (after - before)).sum((0, 2))
+            adjoints, pushed = taken.back(before, pushes, adjoint, outer, _of(shares, first, end))
+            if of_step or shares is not None:  # dx_{k+1}/de = (x_{k+1} - x_k) / e, and likewise of s
+                grown = adjoints[1:] * (after - before)
+                if of_step:
+                    moved += grown.sum((0, 2))
+                if shares is not None:
+                    torch.sum(grown, 1, out=opened[first:end])
             back.add(first, pushed)
             adjoint = adjoints[0]
-        return [adjoint.mT.clone(), *back.gradients(), moved / step if of_step else moved, *taken.gradients()]
+        moved = moved / step if of_step else moved
+        opened = opened if shares is None else opened / shares
+        return [adjoint.mT.clone(), *back.gradients(), moved, opened, *taken.gradients()]
 
 
 def _segment(
-    taken: Stepper, made: _Pushed, part: tuple[int, int], stride: int, start: Tensor, kept: Tensor
-) -> tuple[Tensor, Tensor]:
+    taken: Stepper, made: _Pushed, part: tuple[int, int], stride: int, start: Tensor, kept: Tensor,
+    shares: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The states before and after each step of a stretch: kept, or computed again from the one before it."""
     first, end = part
     if stride == 1:
@@ -148,8 +160,13 @@ def _segment(
     states = start.new_empty(end - first + 1, *start.shape)
     states[0] = start if first == 0 else kept[first // stride - 1]
     made.scaled(first, states[1:])
-    taken.forward(states[0], states[1:])
+    taken.forward(states[0], states[1:], _of(shares, first, end))
     return states[:-1], states[1:]
+
+
+def _of(shares: Tensor | None, first: int, end: int) -> Tensor | None:
+    """Those of a stretch, as columns take them, shape (steps, 1, batch)."""
+    return None if shares is None else shares[first:end, None]
 
 
 _recurrence_back = torch.library.custom_op("certes::recurrence_back", _backward, mutates_args=())
@@ -159,33 +176,37 @@ _recurrence_back = torch.library.custom_op("certes::recurrence_back", _backward,
 def _(
     gradient: Tensor, start: Tensor, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, step: Tensor,
     values: list[Tensor], kept: Tensor, spec: str, last: bool, of_inputs: bool, of_step: bool,
+    shares: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     none = step.new_empty(0)
     made = [inputs if of_inputs else none, none if weight is None else weight, none if bias is None else bias]
-    return [value.new_empty(value.shape) for value in (start, *made, step if of_step else none, *values)]
+    made += [step if of_step else none, none if shares is None else shares]
+    return [value.new_empty(value.shape) for value in (start, *made, *values)]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    start, seen, weight, bias, step, values, spec, last = inputs
+    start, seen, weight, bias, step, values, spec, last, shares = inputs
     states, kept = output
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(kept)
-    ctx.spec, ctx.last, ctx.parts = spec, last, (weight is not None, bias is not None)
+    parts = (weight, bias, shares)
+    ctx.spec, ctx.last, ctx.parts = spec, last, tuple(part is not None for part in parts)
     own = kept if last or _stride(Equation.of_spec(spec).keep, len(seen)) > 1 else states
-    ctx.save_for_backward(start, seen, step, own, *[part for part in (weight, bias) if part is not None], *values)
+    ctx.save_for_backward(start, seen, step, own, *[part for part in parts if part is not None], *values)
 
 
 def _back(ctx: Any, gradient: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
     start, seen, step, kept, *rest = ctx.saved_tensors
     if gradient is None:
-        return (None, None, None, None, None, [None] * (len(rest) - sum(ctx.parts)), None, None)
-    weight, bias = (rest.pop(0) if there else None for there in ctx.parts)
-    asked = ctx.needs_input_grad
+        return (None, None, None, None, None, [None] * (len(rest) - sum(ctx.parts)), None, None, None)
+    weight, bias, shares = (rest.pop(0) if there else None for there in ctx.parts)
+    asked, (*pushed, gated) = ctx.needs_input_grad, ctx.parts
     of_start, *found = _recurrence_back(
-        gradient, start, seen, weight, bias, step, rest, kept, ctx.spec, ctx.last, asked[1], asked[4]
+        gradient, start, seen, weight, bias, step, rest, kept, ctx.spec, ctx.last, asked[1], asked[4], shares
     )
-    made = [value if there else None for value, there in zip(found, (asked[1], *ctx.parts, asked[4]), strict=False)]
-    return (of_start, *made, found[4:], None, None)
+    there = (asked[1], *pushed, asked[4], gated)
+    *made, opened = (value if wanted else None for value, wanted in zip(found, there, strict=False))
+    return (of_start, *made, found[5:], None, None, opened)
 
 
 _recurrence.register_autograd(_back, setup_context=_keep)

@@ -3,6 +3,8 @@
     hopfield   x+ = (1 - e) x + E W phi(x) + E G x + E p
     rate       x+ = (1 - e) x + E phi(W x + p) + E G x
 
+Where an input gate leaves shares s of the steps, x+ is (1 - s) x + s times that: one operation more, and two back.
+
 Steps are taken in stretches of some dozens. Whatever does not wait for the step before it (pushes p, slopes, gradients
 of what the pushes are made of) is made for a stretch at once.
 
@@ -78,19 +80,21 @@ class Stepper:
         self.values, self.step, self.size = values, step, len(step)
         self.into = _into(equation.activation)
 
-    def forward(self, x: Tensor, out: Tensor) -> None:
+    def forward(self, x: Tensor, out: Tensor, shares: Tensor | None = None) -> None:
         """Take a stretch of steps.
 
         Args:
             x: the state before it, shape (n, batch).
             out: of every step the push, E p of the form hopfield and p of the form rate, shape (steps, n, batch); and
                 then the state after it.
+            shares: s, shape (steps, 1, batch); None: whole steps.
         """
         raise NotImplementedError
 
     def back(
-        self, before: Tensor, pushes: Tensor | None, adjoint: Tensor, outer: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self, before: Tensor, pushes: Tensor | None, adjoint: Tensor, outer: Tensor | None,
+        shares: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Go back through a stretch, and add to the gradients of the values.
 
         Args:
@@ -98,6 +102,7 @@ class Stepper:
             pushes: p, of the form rate.
             adjoint: gradient of the state after the stretch, shape (n, batch).
             outer: gradients of the states after the steps from elsewhere, shape (steps, n, batch), or None.
+            shares: s, shape (steps, 1, batch); None: whole steps.
 
         Returns:
             The adjoints, shape (steps + 1, n, batch): before the stretch, and after every step; and the gradients of
@@ -134,7 +139,7 @@ class Whole(Stepper):
             found = self.room[name] = like.new_zeros(steps, 2, *like.shape)
         return found[:steps]
 
-    def forward(self, x: Tensor, out: Tensor) -> None:
+    def forward(self, x: Tensor, out: Tensor, shares: Tensor | None = None) -> None:
         """Two operations per step, or three."""
         steps, into, matrix = len(out), self.into, self.matrix
         if self.hopfield:
@@ -144,6 +149,8 @@ class Whole(Stepper):
             for k in range(steps):
                 into(state[k], bent[k])
                 state[k + 1].addmm_(matrix, both[k])
+                if shares is not None:
+                    torch.lerp(state[k], state[k + 1], shares[k], out=state[k + 1])
             out.copy_(room[1:, 1])
             return
         room = self._pairs("forward", steps, x)  # (I + E (G - I)) x, W x + p
@@ -153,41 +160,55 @@ class Whole(Stepper):
         for k in range(steps):
             both[k].addmm_(matrix, x)
             into(bent[k], bent[k])
-            x = torch.addcmul(linear[k], step, bent[k], out=after[k])
+            torch.addcmul(linear[k], step, bent[k], out=after[k])
+            x = after[k] if shares is None else torch.lerp(x, after[k], shares[k], out=after[k])
 
     def back(
-        self, before: Tensor, pushes: Tensor | None, adjoint: Tensor, outer: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self, before: Tensor, pushes: Tensor | None, adjoint: Tensor, outer: Tensor | None,
+        shares: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Two operations per step."""
         if pushes is None:
-            return self._back_hopfield(before, adjoint, outer)
-        n, room = self.size, before.new_empty(len(before) + 1, 2, *adjoint.shape)  # the adjoint, and that of W x + p
+            return self._back_hopfield(before, adjoint, outer, shares)
+        n, room = self.size, before.new_empty(len(before) + 1, 2, *adjoint.shape)  # of the step, and of W x + p
         slopes = slopes_of(self.activation, self.matrix[n:] @ before + pushes)[1] * self.step[:, None]
-        room[-1, 0] = adjoint
-        both, a, own = room.flatten(1, 2).unbind(), room[:, 0].unbind(), room[:, 1].unbind()
-        turned, bends = self.matrix.mT, slopes.unbind()
+        adjoints = room[:, 0] if shares is None else torch.empty_like(room[:, 0])
+        adjoints[-1] = adjoint
+        both, given, own = room.flatten(1, 2).unbind(), room[:, 0].unbind(), room[:, 1].unbind()
+        turned, bends, a = self.matrix.mT, slopes.unbind(), adjoints.unbind()
         for k in reversed(range(len(before))):
             if outer is not None:
                 a[k + 1].add_(outer[k])
-            torch.mul(a[k + 1], bends[k], out=own[k + 1])
+            if shares is not None:
+                torch.mul(a[k + 1], shares[k], out=given[k + 1])
+            torch.mul(given[k + 1], bends[k], out=own[k + 1])
             torch.mm(turned, both[k + 1], out=a[k])
+            if shares is not None:
+                a[k].add_(a[k + 1]).sub_(given[k + 1])
         self.found += _outer(room[1:].flatten(1, 2), before)
-        return room[:, 0], room[1:, 1]
+        return adjoints, room[1:, 1]
 
-    def _back_hopfield(self, before: Tensor, adjoint: Tensor, outer: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _back_hopfield(
+        self, before: Tensor, adjoint: Tensor, outer: Tensor | None, shares: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         phi, slopes = slopes_of(self.activation, before)
         adjoints = before.new_empty(len(before) + 1, *adjoint.shape)
         adjoints[-1] = adjoint
+        given = adjoints[1:] if shares is None else torch.empty_like(before)
         one = before.new_empty(2 * self.size, adjoint.shape[1])
         bent, linear = one[: self.size], one[self.size :]
         turned, a, bends = self.matrix.mT, adjoints.unbind(), slopes.unbind()
         for k in reversed(range(len(before))):
             if outer is not None:
                 a[k + 1].add_(outer[k])
-            torch.mm(turned, a[k + 1], out=one)
+            if shares is not None:
+                torch.mul(a[k + 1], shares[k], out=given[k])
+            torch.mm(turned, given[k], out=one)
             torch.addcmul(linear, bends[k], bent, out=a[k])
-        self.found += _outer(adjoints[1:], torch.cat([phi, before], 1))
-        return adjoints, adjoints[1:]
+            if shares is not None:
+                a[k].add_(a[k + 1]).sub_(given[k])
+        self.found += _outer(given, torch.cat([phi, before], 1))
+        return adjoints, given
 
     def gradients(self) -> list[Tensor]:
         """Of the values."""
@@ -214,10 +235,10 @@ class Parts(Stepper):
         self.weights, self.couplings = every[: self.count], every[self.count :]
         self.leak = (1.0 - step)[:, None]
 
-    def forward(self, x: Tensor, out: Tensor) -> None:
+    def forward(self, x: Tensor, out: Tensor, shares: Tensor | None = None) -> None:
         """A product for every layout, and two or three elementwise operations."""
         bent, step = torch.empty_like(x), self.step[:, None]
-        for state in out.unbind():
+        for k, state in enumerate(out.unbind()):
             if self.hopfield:
                 state.addcmul_(x, self.leak)
                 _add(self.weights, self.into(x, bent), state)
@@ -226,15 +247,17 @@ class Parts(Stepper):
                 self.into(state, bent)
                 torch.mul(x, self.leak, out=state).addcmul_(bent, step)
             _add(self.couplings, x, state)
-            x = state
+            x = state if shares is None else torch.lerp(x, state, shares[k], out=state)
 
     def back(
-        self, before: Tensor, pushes: Tensor | None, adjoint: Tensor, outer: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self, before: Tensor, pushes: Tensor | None, adjoint: Tensor, outer: Tensor | None,
+        shares: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """The same, and a product for the gradient of every layout."""
         steps = len(before)
         adjoints = before.new_empty(steps + 1, *adjoint.shape)
         adjoints[steps] = adjoint
+        given = adjoints[1:] if shares is None else torch.empty_like(before)
         own = torch.empty_like(before if pushes is not None else adjoint)
         argument = before
         if pushes is not None:
@@ -248,14 +271,17 @@ class Parts(Stepper):
             a, x = adjoints[k + 1], before[k]
             if outer is not None:
                 a.add_(outer[k])
-            left = torch.mul(a, self.leak, out=adjoints[k])
+            y = a if shares is None else torch.mul(a, shares[k], out=given[k])
+            left = torch.mul(y, self.leak, out=adjoints[k])
             if self.hopfield:
-                _back(self.weights, a, bent[k], own.zero_())
+                _back(self.weights, y, bent[k], own.zero_())
                 left.addcmul_(slopes[k], own)
             else:
-                _back(self.weights, torch.mul(a, slopes[k], out=own[k]), x, left)
-            _back(self.couplings, a, x, left)
-        return adjoints, adjoints[1:] if self.hopfield else own
+                _back(self.weights, torch.mul(y, slopes[k], out=own[k]), x, left)
+            _back(self.couplings, y, x, left)
+            if shares is not None:
+                left.add_(a).sub_(y)
+        return adjoints, given if self.hopfield else own
 
     def gradients(self) -> list[Tensor]:
         """Of the values."""
