@@ -420,7 +420,7 @@ def test_the_exported_numbers_take_the_steps_of_the_module(name: str) -> None:
         push = u @ get["input.weight"].T + get["input.bias"]
         inner = phi(x) @ W.T + push if model.form == "hopfield" else phi(x @ W.T + push)
         x = x + share * (e * (inner - x) + x @ G.T)
-        np.testing.assert_allclose(states[t], x, atol=1e-5)
+        np.testing.assert_allclose(states[t], x, atol=1e-6)
 
 
 # --- evaluation parallel over time
