@@ -420,6 +420,7 @@ def test_any_cell_is_certified_once_its_weights_are_scaled_to_nothing(kind: str)
     assert certify(CELLS[kind](*(small[role] for role in "WUbc"), inputs=(-1, 1))).verdict == "contracting"
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("box", [(0, 0), (-1e9, 1e9), (-1e308, 1e308), (-5, -4), (-0.0, 0.0)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_boxes_are_answered(kind: str, box: tuple[float, float]) -> None:

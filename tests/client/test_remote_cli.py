@@ -228,6 +228,7 @@ def _assemblies(twice: Twice) -> None:
         }}))  # fmt: skip
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     "options",
     [

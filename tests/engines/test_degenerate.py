@@ -121,6 +121,7 @@ def check(system: System) -> Result:
     return result
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize("name", MATRICES)
 def test_an_answer_without_nan(name: str) -> None:
     for network in UNIFORM.values():

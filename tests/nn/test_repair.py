@@ -75,6 +75,7 @@ def test_the_accuracy_is_that_of_the_file_in_torchs_own_layer() -> None:
     assert found.accuracy == pytest.approx(float(right), abs=1e-12)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("spec", "options"),
     [

@@ -61,10 +61,11 @@ def test_the_certificate_is_about_the_rounded_weights(dtype: str, condition: str
     assert repeated.system.subjects == reread.subjects
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rounding_costs_no_more_than_roundoff(dtype: str) -> None:
     """The distance of narrow weights is that of float64, but for a few roundoffs."""
-    W = gaussian(8, 3.0).astype(DTYPES[dtype])
+    W = gaussian(6, 3.0).astype(DTYPES[dtype])
     _, narrow = from_file(W, activation="tanh")
     wide = RateNetwork(W.astype(np.float64), "tanh")
     roundoff = {"F16": 2.0**-11, "BF16": 2.0**-8, "F32": 2.0**-24, "F64": 0.0}[dtype]

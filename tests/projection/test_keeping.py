@@ -60,6 +60,7 @@ def test_a_mask_is_kept_bit_for_bit(form: str, time: str, condition: str) -> Non
     assert_kept(new, given.matrix("W"), movable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", SETS)
 def test_zeros_and_diagonal_are_kept(condition: str) -> None:
     W = gaussian()
