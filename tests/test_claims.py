@@ -231,6 +231,7 @@ def steady_gains(system: System) -> list[float]:
     return gains
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("case", range(len(ALL)))
 def test_no_steady_state_moves_more_than_the_gain(case: int) -> None:
     system, condition = ALL[case]
@@ -255,6 +256,7 @@ def test_the_condition_number_of_the_metric_is_bounded(case: int) -> None:
     assert np.linalg.cond(proof.metric) <= 2.0**claims.metric_condition_log2 <= 2.1 * np.linalg.cond(proof.metric)
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(("system", "condition"), [*ALL[:6], *ALL[8:], (RateNetwork(SYMMETRIC, "tanh"), "symmetric")])
 def test_the_margin_is_about_half_of_what_there_is(system: System, condition: str) -> None:
     proof, claims = extended(system, condition)

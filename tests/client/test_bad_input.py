@@ -55,6 +55,7 @@ CASES: dict[str, tuple[Any, dict[str, str | None], str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.cases(14)
 @pytest.mark.parametrize("name", CASES)
 def test_bad_question(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
     W, changes, field, slug = CASES[name]

@@ -73,6 +73,7 @@ def twice(tmp_path: Path, server: Running, capsys: Any, monkeypatch: pytest.Monk
     return Twice(tmp_path, server.url, capsys, monkeypatch)
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -197,6 +198,7 @@ def test_figure(twice: Twice) -> None:
     assert (here.code, there.code) == (0, 2), "a service draws no such file"
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     "options",
     [

@@ -93,6 +93,7 @@ def random_weights(n: int, seed: int, size: float) -> np.ndarray:
     return size * W / np.linalg.norm(W, 2)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(("n", "seed"), [(2, 1), (3, 2), (4, 3), (5, 4), (6, 5)])
 def test_continuous_rate_is_one_minus_the_parabola(n: int, seed: int) -> None:
     W = random_weights(n, seed, 1.2)

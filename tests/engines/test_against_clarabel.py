@@ -85,6 +85,7 @@ def irreducible(form: Lure) -> bool:
     return int(connected_components(pattern, connection="strong", return_labels=False)) == 1
 
 
+@pytest.mark.cases(25)
 @pytest.mark.parametrize("kind", KINDS, ids=", ".join)
 def test_the_answer_is_the_optimum(kind: Kind) -> None:
     for number in range(EACH):

@@ -135,6 +135,7 @@ def test_an_answer_without_nan_from_the_general_engine(name: str) -> None:
         check(network(MATRICES[name]))
 
 
+@pytest.mark.cases(10)
 @pytest.mark.parametrize("kind", GENERAL)
 @pytest.mark.parametrize("name", ["zero", "one neuron", "rank one", "skew", "beyond", "subnormal"])
 def test_small_matrices_in_the_general_engine(name: str, kind: str) -> None:
@@ -317,6 +318,7 @@ def test_a_deadline_leaves_what_was_found() -> None:
     assert "more time" in result.detail
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("polls", [0, 1, 3, 10, 30])
 @pytest.mark.parametrize("scale", [0.4, 2.0])
 def test_cancelling_keeps_the_best(scale: float, polls: int) -> None:

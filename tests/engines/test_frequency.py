@@ -96,6 +96,7 @@ def check(system: System, found: Optimum) -> None:
         assert verify_bound(system, bound).valid
 
 
+@pytest.mark.cases(14)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("n", "seed"), [(1, 1), (2, 2), (3, 3), (5, 4)])
 def test_the_optimum_is_the_solvers(kind: str, n: int, seed: int) -> None:

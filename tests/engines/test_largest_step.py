@@ -135,6 +135,7 @@ def general_systems() -> dict[str, System]:
     }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", general_systems())
 def test_one_metric_serves_all_smaller_steps(name: str) -> None:
     system = general_systems()[name]

@@ -313,6 +313,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.cases(40)
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_matrices_have_confirmed_levels(name: str, family: Family) -> None:

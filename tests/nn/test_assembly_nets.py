@@ -45,6 +45,7 @@ def adversary(net: Assembly, generator: torch.Generator, scale: float) -> None:
             parameter.sub_(scale * torch.randn(parameter.shape, generator=generator))
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("guarantee", ["euler", "continuous"])
 @pytest.mark.parametrize("name", NETS)
 def test_it_certifies_after_every_large_step(name: str, guarantee: str) -> None:
@@ -137,6 +138,7 @@ def _values(layout: operators.Operator, generator: torch.Generator) -> torch.Ten
     return 0.4 * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
+@pytest.mark.cases(24)
 @pytest.mark.parametrize("equation", _equations())
 def test_gradients_against_finite_differences(equation: recurrence.Equation) -> None:
     g = torch.Generator().manual_seed(5)

@@ -71,6 +71,7 @@ def test_compose_certifies_what_train_did(tmp_path: Path, kind: str, guarantee: 
     no_worse(read(made.folder / product.DESCRIPTION).compose(), made.report)
 
 
+@pytest.mark.cases(10)
 @pytest.mark.parametrize("guarantee", ["euler", "continuous"])
 @pytest.mark.parametrize("form", ["hopfield", "rate"])
 @pytest.mark.parametrize("kind", KINDS)

@@ -83,6 +83,7 @@ def by_numpy(net: Assembly, inputs: torch.Tensor, start: Array | None = None) ->
     return np.stack(states)
 
 
+@pytest.mark.cases(14)
 @pytest.mark.parametrize("form", ["hopfield", "rate"])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 256, 1024])

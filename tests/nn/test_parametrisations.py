@@ -40,6 +40,7 @@ def parameters(lure: Lure, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(rng.standard_normal(z.shape)), torch.from_numpy(rng.standard_normal(N))
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_value_is_certified_at_the_number(name: str) -> None:
     system, number = network(name)

@@ -124,6 +124,7 @@ def test_every_kind_of_slopes_and_time_constants(form: str, options: dict[str, A
     assert found.shrink_distance is not None
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("time", TIMES)
 def test_stable_weights_come_back_bit_for_bit(time: str, condition: str) -> None:

@@ -312,6 +312,7 @@ def test_a_better_number_is_farther(seed, form, slope):
     assert distances == sorted(distances)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("step", [None, 0.3])
 def test_sparse_and_dense_agree(form, step):

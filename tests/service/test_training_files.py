@@ -79,6 +79,7 @@ def test_images(http: httpx.Client) -> None:
     assert post(http, files, order="permuted").status_code == 200
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     ("files", "said"),
     [
