@@ -20,6 +20,11 @@ import pytest
 def test_slow(number):
     pass
 
+@pytest.mark.cases(2)
+@pytest.mark.parametrize("number", range(5))
+def test_many(number):
+    pass
+
 def test_quick():
     pass
 """
@@ -27,7 +32,7 @@ def test_quick():
 
 def report_of(folder: Path, *arguments: str, **environment: str) -> str:
     shutil.copy(REPOSITORY / "tests/conftest.py", folder / "conftest.py")
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = slow\naddopts = -q -p no:schemathesis\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  slow\n  cases(n)\naddopts = -q -p no:schemathesis\n")
     (folder / "test_suite.py").write_text(SUITE)
     (folder / "slow.json").write_text('{"test_suite.py::test_slow": 10}')
     settings = {"CERTES_SLOW": "40", "CERTES_SLOW_SEED": "one"} | environment
@@ -36,7 +41,7 @@ def report_of(folder: Path, *arguments: str, **environment: str) -> str:
 
 @pytest.mark.parametrize(
     ("arguments", "slow", "passed"),
-    [((), "40", 5), (("-n", "2"), "49", 5), ((), "0", 1), ((), "all", 10), (("-m", "slow"), "0", 9)],
+    [((), "40", 7), (("-n", "2"), "49", 7), ((), "0", 3), ((), "all", 15), (("-m", "slow"), "0", 9)],
 )
 def test_how_many_slow_tests_run(tmp_path: Path, arguments: tuple[str, ...], slow: str, passed: int) -> None:
     report = report_of(tmp_path, *arguments, CERTES_SLOW=slow)

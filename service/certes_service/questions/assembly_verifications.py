@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from certes.certificate.assembly import AssemblyBundle, digest_of
 from certes.certificate.assembly_archive import unpacked
-from certes.certificate.assembly_check import AssemblyReport, verify_assembly
+from certes.certificate.assembly_check import verify_assembly
 from certes.errors import InputError
 from certes.weights import Limits as FileLimits
 from certes.weights import WeightFile
 
 from certes_service.questions.base import Context, Limits, Plain, Solved, Spent, question_digest
-from certes_service.questions.verifications import check_proof, checks_json
+from certes_service.questions.verifications import check_proof, report_json
 
 if TYPE_CHECKING:
     from certes_service.settings import Settings
@@ -77,7 +77,12 @@ class AssemblyVerification(Plain):
         """Verify."""
         bundle, files = self._opened(context.limits)
         key = None if self.key is None else self.key.encode("utf-8", "replace")
-        return Solved(_report_json(verify_assembly(bundle, files, key=key), bundle))
+        report = verify_assembly(bundle, files, key=key)
+        try:
+            signed: bool | None = bundle.signed
+        except InputError:  # not well-formed: the report says so
+            signed = None
+        return Solved(report_json(report, bundle.root, signed, exact=False, path=report.path))
 
     def undecided(self, reason: Spent, detail: str) -> Solved:
         """The answer if the solver was ended: not valid, as far as anybody knows."""
@@ -89,21 +94,3 @@ class AssemblyVerification(Plain):
         for proof in bundle.proofs.values():
             check_proof(proof, limits.states, "modules")
         return bundle, files
-
-
-def _report_json(report: AssemblyReport, bundle: AssemblyBundle) -> dict[str, Any]:
-    try:
-        signed: bool | None = bundle.signed
-    except InputError:  # not well-formed: the report says so
-        signed = None
-    return {
-        "valid": report.valid,
-        "verdict": report.verdict,
-        "reason": report.reason,
-        "detail": report.detail,
-        "checks": checks_json(report),
-        "path": report.path,
-        "digest": bundle.root,
-        "signed": signed,
-        "exact": False,
-    }

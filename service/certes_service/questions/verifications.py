@@ -94,7 +94,8 @@ class VerificationQuestion(Plain):
             certificate = Certificate.from_parts(*parts)
         except InputError:  # not well-formed: the report says so
             certificate = None
-        return Solved(report_json(report, certificate, self.exact))
+        digest, signed = (None, None) if certificate is None else (certificate.digest, certificate.signed)
+        return Solved(report_json(report, digest, signed, exact=self.exact))
 
     def undecided(self, reason: Spent, detail: str) -> Solved:
         """The answer if the solver was ended: not valid, as far as anybody knows."""
@@ -102,27 +103,33 @@ class VerificationQuestion(Plain):
         return Solved(answer | {"checks": [], "path": None, "digest": None, "signed": None, "exact": self.exact})
 
 
-def report_json(report: Report, certificate: Certificate | None, exact: bool) -> dict[str, Any]:
-    """A report as JSON."""
+def report_json(
+    report: Report, digest: str | None, signed: bool | None, *, exact: bool, path: str | None = None
+) -> dict[str, Any]:
+    """A report as JSON.
+
+    Args:
+        report: of a certificate, of one network or of an assembly.
+        digest: of the certificate; None: it is not well-formed.
+        signed: whether it carries a signature; None: it is not well-formed.
+        exact: whether an exact audit was asked for.
+        path: where in an assembly it failed.
+    """
+    checks = [
+        {"name": check.name, "held": check.held, "detail": check.detail, "missing": finite(check.missing)}
+        for check in report.checks
+    ]
     return {
         "valid": report.valid,
         "verdict": report.verdict,
         "reason": report.reason,
         "detail": report.detail,
-        "checks": checks_json(report),
-        "path": None,
-        "digest": None if certificate is None else certificate.digest,
-        "signed": None if certificate is None else certificate.signed,
+        "checks": checks,
+        "path": path,
+        "digest": digest,
+        "signed": signed,
         "exact": exact,
     }
-
-
-def checks_json(report: Report) -> list[dict[str, Any]]:
-    """The obligations as JSON."""
-    return [
-        {"name": check.name, "held": check.held, "detail": check.detail, "missing": finite(check.missing)}
-        for check in report.checks
-    ]
 
 
 def check_proof(proof: bytes, states: int, field: str = "proof") -> None:
