@@ -176,10 +176,10 @@ class Assembly(nn.Module):
 
         Shape (n,).
         """
-        if not any(isinstance(part, LureModule) for part in self.parts):
+        if not any(part.full for part in self.stable()):
             return free
-        each = zip(self.parts, torch.split(free, list(self.sizes)), strict=True)
-        return torch.cat([own.mean().expand_as(own) if isinstance(part, LureModule) else own for part, own in each])
+        each = zip(self.stable(), torch.split(free, list(self.sizes)), strict=True)
+        return torch.cat([own.mean().expand_as(own) if part.full else own for part, own in each])
 
     def shares(self, seen: Tensor) -> Tensor | None:
         """What the gate leaves of the steps, in [least, 1] as the numbers of the network have it; None: no gate.

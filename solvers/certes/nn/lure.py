@@ -50,6 +50,8 @@ class LureModule(Scaled):
         InputError: see :class:`certes.nn.stable.Stable`, or another form.
     """
 
+    full = True
+
     def __init__(
         self, size: int, level: float, form: Literal["hopfield", "rate"] = "hopfield", gain: float = 1.0
     ) -> None:

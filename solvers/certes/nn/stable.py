@@ -39,6 +39,8 @@ class Stable(nn.Module):
 
     #: Whether the weights are a diagonal, given as a vector.
     diagonal = False
+    #: Whether the metric is not diagonal: :meth:`inner` is not None, and the states share a step.
+    full = False
 
     def __init__(self, size: int, level: float) -> None:
         super().__init__()
