@@ -2,6 +2,7 @@
 
     pytest --certes                      # every model of certes.toml is a test
     pytest --certes=ci/certes.toml
+    pytest --certes --certes-server URL  # (or CERTES_SERVER) a service searches; what it answers is verified here
 
     def test_the_controller_forgets_its_start(certified):
         certified(load_controller(), rate_at_least=0.1)
@@ -11,6 +12,7 @@ pytest loads this module wherever Certes is installed, so it imports nothing of 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,11 +29,15 @@ _POLICY = "certes.toml"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--certes``."""
+    """``--certes`` and ``--certes-server``."""
     group = parser.getgroup("certes", "stability certificates")
     group.addoption(
         "--certes", metavar="POLICY", nargs="?", const=_POLICY, default=None,
         help="test every model of a policy file (default: certes.toml in the root directory)",
+    )  # fmt: skip
+    group.addoption(
+        "--certes-server", metavar="URL", default=os.environ.get("CERTES_SERVER") or None,
+        help="let this service search for the certificates of --certes (default: what CERTES_SERVER says)",
     )  # fmt: skip
 
 
@@ -83,7 +89,8 @@ class PolicyFile(pytest.File):
 
         try:
             policy = Policy.read(self.path)
-            checker = Checker(policy, self.path.absolute().parent)
+            server = self.config.getoption("--certes-server")
+            checker = Checker(policy, self.path.absolute().parent, server=server)
         except InputError as error:
             raise pytest.UsageError(str(error)) from error
         for name in policy.models:
@@ -100,7 +107,12 @@ class ModelItem(pytest.Item):
 
     def runtest(self) -> None:
         """Check it."""
-        outcome = self._checker.check(self.name)
+        from certes_client.remote.errors import RemoteError
+
+        try:
+            outcome = self._checker.check(self.name)
+        except RemoteError as error:
+            raise _NotAnswered(f"{self.name}: the service was asked, and nothing is certified: {error}") from error
         if outcome.certificate is not None:
             self.user_properties.append(("certes_certificate", outcome.certificate.digest))
         if outcome.state != "passed":
@@ -108,7 +120,7 @@ class ModelItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
         """What is wrong, in words; the traceback would tell of Certes, not of the model."""
-        if isinstance(excinfo.value, _NotKept):
+        if isinstance(excinfo.value, _NotKept | _NotAnswered):
             return str(excinfo.value)
         return str(super().repr_failure(excinfo, style))
 
@@ -120,6 +132,10 @@ class ModelItem(pytest.Item):
 class _NotKept(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(f"{outcome.model} ({outcome.file}) {outcome.state}: {outcome.sentence()}")
+
+
+class _NotAnswered(Exception):
+    """A service is away, or said what does not hold."""
 
 
 def assert_contracting(

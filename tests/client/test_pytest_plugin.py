@@ -12,6 +12,7 @@ import pytest
 
 from tests.client.running import STABLE, UNSTABLE, network
 from tests.client.test_check import MODEL
+from tests.service.conftest import running
 
 #: As an installed plugin is loaded; named, so that the test needs no reinstallation after a change of entry points.
 PLUGIN = ("-p", "certes_client.pytest_plugin")
@@ -74,6 +75,25 @@ def test_undecided_is_no_pass(repository: Path) -> None:
     done = run(repository, "--certes")
     assert done.returncode == 1
     assert "wild (wild.safetensors) undecided" in done.stdout
+
+
+def test_a_service_searches(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "conftest.py").write_text(
+        "from certes_client.policy import subjects\nfrom certes_client.remote import talk\n"
+        "def refuse(*_, **__):\n    raise AssertionError('a proof was looked for here')\n"
+        "subjects.certify = refuse\ntalk.Retry.pause = lambda *_: 0.01\n"
+    )
+    nowhere = "http://127.0.0.1:9"
+    monkeypatch.setenv("CERTES_SERVER", nowhere)
+    away = run(repository, "--certes")
+    assert away.returncode == 1
+    assert "fine: the service was asked, and nothing is certified: " in away.stdout
+    assert "Traceback" not in away.stdout
+    with running(tmp_path / "data") as server:
+        done = run(repository, "--certes", "--certes-server", server.url)
+    assert "wild (wild.safetensors) failed: not contracting" in done.stdout
+    assert "1 failed, 2 passed" in done.stdout, "the option goes before the environment"
+    assert run(repository, "--certes", "-k", "fine").returncode == 0, "what is known already, nobody is asked"
 
 
 def test_fixture(tmp_path: Path) -> None:
