@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import typer
+    from certes.errors import CertesError
 
 GROUP = "certes.commands"
 #: Verbs that the service brings, by the extra of that name.
@@ -28,6 +29,8 @@ VERBS = (
     *("inspect", "certify", "verify", "figure", "project", "repair", "compose", "train", "check", "init", "attest"),
     "convert",
 )
+#: What computes: the client and the verifier are also installed without it (clients/requirements.txt).
+SOLVING = ("scipy", "threadpoolctl", "clarabel")
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 4, 130
 
 
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    from certes.errors import CertesError, InputError
+    from certes.errors import CertesError, MissingExtraError
     from typer._click.exceptions import ClickException
 
     from certes_client import output
@@ -70,11 +73,23 @@ def _run(arguments: list[str]) -> int:
             output.print_usage_error(error)
         return BAD_INPUT
     except CertesError as error:
-        if as_json:
-            output.print_json(output.problem(error))
-        else:
-            output.print_error(error, str(error) if not isinstance(error, InputError) else None)
-        return getattr(error, "exit_code", BAD_INPUT)  # a service that does not answer, or not truly, has its own
+        return _refuse(error, as_json)
+    except ModuleNotFoundError as error:
+        if (package := (error.name or "").partition(".")[0]) not in SOLVING:
+            raise
+        return _refuse(MissingExtraError(package, "", "what is not left to a service (--server)"), as_json)
+
+
+def _refuse(error: CertesError, as_json: bool) -> int:
+    from certes.errors import InputError
+
+    from certes_client import output
+
+    if as_json:
+        output.print_json(output.problem(error))
+    else:
+        output.print_error(error, str(error) if not isinstance(error, InputError) else None)
+    return getattr(error, "exit_code", BAD_INPUT)  # a service that does not answer, or not truly, has its own
 
 
 def build() -> typer.Typer:

@@ -38,9 +38,10 @@ class TooLargeError(InputError):
 
 
 class MissingExtraError(CertesError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """A package is not installed; the message names the extra that brings it, or Certes itself (no extra)."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}: pip install 'certes[{extra}]'")
+        wanted = f"'certes[{extra}]'" if extra else "certes"
+        super().__init__(f"{purpose} needs the package {package!r}: pip install {wanted}")
         self.package = package
         self.extra = extra

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.support import PACKAGES, REPOSITORY, build_wheel, copy_sources, run, run_python
+from tests.packaging.support import PACKAGES, REPOSITORY, run, run_python
 
 BLOCKER = """
 import sys
@@ -22,21 +22,6 @@ class Blocker:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Blocker())
 """
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = copy_sources(tmp_path_factory.mktemp("source"))
-    return build_wheel(source, tmp_path_factory.mktemp("wheels"))
-
-
-@pytest.fixture(scope="module")
-def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel installed by itself in an empty folder; its dependencies come from this environment."""
-    target = tmp_path_factory.mktemp("site")
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile")
-    run(*pip, "--target", target, wheel, cwd=target)
-    return target
 
 
 def files_in_the_sources() -> set[str]:
