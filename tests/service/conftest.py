@@ -18,6 +18,7 @@ import httpx
 import pytest
 from certes_service.settings import PREFIX
 
+from tests.service.forked import Forked
 from tests.service.postgres import postgres, postgres_url
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
@@ -32,7 +33,7 @@ class Running:
 
     url: str
     data: Path
-    process: subprocess.Popen[str] = field(repr=False)
+    process: Forked = field(repr=False)
     log: Path
 
     def client(self, **options: Any) -> httpx.Client:
@@ -61,13 +62,9 @@ def running(data: Path, *, env: dict[str, str] | None = None, **settings: Any) -
     """``certes serve`` with these settings, and what it says it listens on."""
     file = settings_file(data, **{"port": 0, "grace_seconds": 1.0, **settings})
     log = data.with_name(f"{data.name}.log")
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [*CERTES, "serve"], stdout=subprocess.PIPE, stderr=stderr, text=True,
-            env=environment(CERTES_CONFIG=str(file), **(env or {})),
-        )  # fmt: skip
+    log.write_text("")
+    process = Forked(["serve"], environment(CERTES_CONFIG=str(file), **(env or {})), log)
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         found = re.fullmatch(r"Certes is listening on (http://\S+)\n", line)
         assert found is not None, (line, log.read_text())
@@ -79,8 +76,7 @@ def running(data: Path, *, env: dict[str, str] | None = None, **settings: Any) -
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(20)
-        if process.stdout is not None:
-            process.stdout.close()
+        process.stdout.close()
 
 
 @pytest.fixture(scope="session")

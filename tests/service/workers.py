@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 
-from tests.service.conftest import CERTES, Running, environment, running, settings_file
+from tests.service.conftest import Running, environment, running, settings_file
+from tests.service.forked import Forked
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Worker:
     """A worker, and what it logs."""
 
     name: str
-    process: subprocess.Popen[str] = field(repr=False)
+    process: Forked = field(repr=False)
     log: Path
 
     def signal(self, number: signal.Signals) -> None:
@@ -51,12 +52,8 @@ class Fleet:
         number = len(self.workers)
         file = settings_file(self.api.data, **self.settings)
         log = self.api.data.with_name(f"worker-{number}.log")
-        with log.open("w") as stderr:
-            process = subprocess.Popen(
-                [*CERTES, "worker", "--queue", queue], stdout=subprocess.PIPE, stderr=stderr, text=True,
-                env=environment(CERTES_CONFIG=str(file)),
-            )  # fmt: skip
-        assert process.stdout is not None
+        log.write_text("")
+        process = Forked(["worker", "--queue", queue], environment(CERTES_CONFIG=str(file)), log)
         line = process.stdout.readline()
         assert line.startswith("Certes works as "), (line, log.read_text())
         worker = Worker(line.strip().rpartition(" ")[2], process, log)
@@ -100,8 +97,7 @@ def fleet(data: Path, count: int, **settings: Any) -> Iterator[Fleet]:
                     worker.process.wait(20)
                 except subprocess.TimeoutExpired:
                     worker.kill()
-                if worker.process.stdout is not None:
-                    worker.process.stdout.close()
+                worker.process.stdout.close()
 
 
 def followed(http: httpx.Client, job: str) -> list[tuple[str, dict[str, Any]]]:

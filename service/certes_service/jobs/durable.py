@@ -201,7 +201,7 @@ class Durable:
             application_version=APPLICATION_VERSION,
             serializer=DBOSPortableJSONSerializer(),
             log_level="WARNING",
-            notification_listener_polling_interval_sec=1.0,
+            notification_listener_polling_interval_sec=0.1,  # nothing is notified; how long ending takes
             scheduler_polling_interval_sec=3600.0,
         )
         self._dbos = DBOS(config=config)
