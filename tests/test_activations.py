@@ -93,6 +93,7 @@ def test_every_activation_is_proven_here() -> None:
     assert set(ACTIVATIONS) | {"leaky_relu", "leaky_relu:0.3"} == SLOPES.keys() | LINES.keys()
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", SLOPES)
 def test_smooth_slopes_lie_in_their_interval(name: str) -> None:
     entry = ACTIVATIONS[name]

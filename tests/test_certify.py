@@ -43,6 +43,7 @@ def attempt(result: Result, condition: str) -> Attempt:
 # --- the truths
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("network", [RateNetwork, HopfieldNetwork])
 def test_skew_coupling(network: type, activation: str) -> None:

@@ -231,7 +231,7 @@ def test_labels_as_rectangles() -> None:
 # --- images ---
 
 
-@pytest.mark.cases(5)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", PICTURES)
 def test_images(name: str) -> None:
     picture, expand = PICTURES[name]()

@@ -46,6 +46,7 @@ def assert_alike(one: Result, other: Result, tolerance: float) -> None:
     assert first == pytest.approx(second, abs=tolerance)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("condition", list(TOLERANCE))
 def test_relabelling_rescaling_and_transposing_change_nothing(condition: str) -> None:
     @settings(max_examples=EXAMPLES[condition])
@@ -62,6 +63,7 @@ def test_relabelling_rescaling_and_transposing_change_nothing(condition: str) ->
     law()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("condition", list(TOLERANCE))
 def test_smaller_weights_are_never_worse_in_continuous_time(condition: str) -> None:
     @settings(max_examples=EXAMPLES[condition])

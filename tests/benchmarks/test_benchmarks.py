@@ -28,7 +28,7 @@ from benchmarks import (
 _LONG = ("load", "service", "assemblies", "training")
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in _LONG)) for name in __main__.NAMES]
 )

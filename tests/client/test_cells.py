@@ -105,6 +105,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield found
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_service_certifies_cells(capsys: Capture, tmp_path: Path, server: Running, kind: str) -> None:
     file = stored(tmp_path, kind)

@@ -133,6 +133,7 @@ def test_unchanged_ones_are_verified_and_not_composed(
     assert stepped["claims"]["rate"] is None, "a map has a factor"
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("other", ["fewer couplings", "another step", "an activation", "other weights", "flattened"])
 def test_the_certificate_of_another_assembly_counts_for_nothing(capsys: Capture, tmp_path: Path, other: str) -> None:
     """The index names, for an unstable assembly, the true certificate of one that is like it and contracts."""

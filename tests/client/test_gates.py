@@ -99,6 +99,7 @@ def test_the_action_refuses_a_lost_guarantee(gate: Path, env: dict[str, str]) ->
     assert "**failed**" in runner.summary.read_text()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", ["$(touch pwned)", "; touch pwned", "`touch pwned`", "--accept"])
 def test_what_users_write_is_no_script(gate: Path, env: dict[str, str], name: str) -> None:
     for inputs in ({"models": name}, {"policy": name}):

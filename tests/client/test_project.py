@@ -388,6 +388,7 @@ pathlib.Path.replace = killed
 """
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_full_disk_leaves_no_new_file(tmp_path: Path, k: int) -> None:
     """At the weights, the proof, the certificate: bad input that names --out, and never weights without certificate."""

@@ -110,6 +110,7 @@ def test_no_time_is_no_result(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert not (tmp_path / "net").exists()
 
 
+@pytest.mark.slow
 def test_as_a_process(tmp_path: Path, data: Path) -> None:
     done = process("train", data, "--out", tmp_path / "net", *SMALL, "--json")
     assert (done.code, done.json["verdict"]) == (0, "contracting")

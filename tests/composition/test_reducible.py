@@ -9,6 +9,7 @@ from certes.composition.compose import compose
 from certes.composition.interfaces import Offered, offer
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("form", [certes.RateNetwork, certes.HopfieldNetwork])
 @pytest.mark.parametrize("step", [None, 1.0, 0.2])
 def test_metrics_stay_usable(form: type[certes.RateNetwork | certes.HopfieldNetwork], step: float | None) -> None:

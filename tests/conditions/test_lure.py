@@ -102,6 +102,7 @@ def test_continuous_rate_is_one_minus_the_parabola(n: int, seed: int) -> None:
     assert level(HopfieldNetwork(W, "relu")) == pytest.approx(best, abs=1e-3)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("n", "seed"), [(3, 6), (5, 7)])
 def test_slopes_per_neuron_scale_the_weights(n: int, seed: int) -> None:
     W, g = random_weights(n, seed, 1.4), np.random.default_rng(seed).uniform(0.3, 1.0, n)

@@ -121,7 +121,7 @@ def check(system: System) -> Result:
     return result
 
 
-@pytest.mark.cases(8)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", MATRICES)
 def test_an_answer_without_nan(name: str) -> None:
     for network in UNIFORM.values():
@@ -205,6 +205,7 @@ def test_the_rate_is_the_closed_form(name: str) -> None:
     assert found == pytest.approx(CLOSED[name], rel=1e-5, abs=2e-6)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("name", "same"),
     [
@@ -318,7 +319,7 @@ def test_a_deadline_leaves_what_was_found() -> None:
     assert "more time" in result.detail
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("polls", [0, 1, 3, 10, 30])
 @pytest.mark.parametrize("scale", [0.4, 2.0])
 def test_cancelling_keeps_the_best(scale: float, polls: int) -> None:

@@ -109,6 +109,7 @@ def test_gap_of_a_thousandth(name: str, n: int) -> None:
     assert gap(Rate(), optimum(kind(name, n), Rate())) <= 1.1e-3
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("n", [100, 200])

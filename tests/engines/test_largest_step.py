@@ -87,6 +87,7 @@ def check_beyond(system: System, step: float) -> None:
     assert (result.verdict, result.reason) == ("undecided", "margin")
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     ("n", "seed", "size", "tau"), [(2, 1, 0.9, 1.0), (3, 2, 1.2, 2.0), (4, 3, 0.7, 0.1), (5, 4, 1.0, 1.0)]
 )

@@ -102,7 +102,7 @@ def check(system: System, allowed: float | None = None) -> None:
         assert certes.verify(result.certificate, weights, exact=True).valid
 
 
-@pytest.mark.cases(8)
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_twenty_neurons(kind, question: str) -> None:
@@ -132,7 +132,7 @@ TRAINED = {
 }
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("continuous", [False, True], ids=["map", "continuous"])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name.endswith("256") else ()) for name in TRAINED]

@@ -62,6 +62,7 @@ def searched(M: np.ndarray, family: Family, tolerance: float = 1e-7) -> Optimum:
 # --- against judges
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_no_scaling_that_nelder_and_mead_finds_is_better(family: Family, seed: int) -> None:

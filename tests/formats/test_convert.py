@@ -54,6 +54,7 @@ FORMATS: dict[str, tuple[Callable[[Path, float], None], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("ending", FORMATS)
 def test_a_certificate_holds_for_the_file_and_for_what_it_converts_to(
     capsys: Capture, tmp_path: Path, ending: str

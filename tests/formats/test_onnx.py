@@ -100,6 +100,7 @@ def test_bfloat16_is_kept() -> None:
     assert (file.tensors["weight_hh_l0"].floats() == expected).all()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_torch_exports_comes_back_bit_for_bit(kind: str) -> None:

@@ -98,6 +98,7 @@ def test_a_parametrisation_in_training_mode_takes_no_step() -> None:
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("options", [
     {"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}, {"nonlinearity": "relu"},
     {"bias": False},

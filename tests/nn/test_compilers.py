@@ -91,6 +91,7 @@ def test_a_trace_spoils_nothing() -> None:
 # --- compilers
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", NETS)
 def test_compiled_before_it_ever_ran(name: str) -> None:
     net, twin, inputs = NETS[name](keep=0), NETS[name](keep=0), torch.randn(4, 20, 2)

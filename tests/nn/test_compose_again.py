@@ -62,6 +62,7 @@ def no_worse(again: Composition, made: Any) -> None:
         assert again.rate >= made["rate"] - 1e-6
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("guarantee", ["euler", "continuous"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_compose_certifies_what_train_did(tmp_path: Path, kind: str, guarantee: str) -> None:

@@ -126,6 +126,7 @@ def test_the_floor_is_that_of_the_linear_system() -> None:
     assert plan.condition == pytest.approx(np.linalg.cond(root) ** 2)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10**6), level=st.sampled_from([0.05, 0.2, 0.5, 0.8, 0.95]),
     step=st.sampled_from([0.05, 0.3, 0.9]),
@@ -163,6 +164,7 @@ def test_each_iteration_leaves_what_is_said(activation: str, jacobian: Any) -> N
         assert found.iterations <= found.bound
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("steps", [256, 1024])
 @pytest.mark.parametrize(
     ("level", "step", "factor"), [(0.1, 0.9, 0.15), (0.5, 0.2, 0.8), (0.8, 0.05, 0.95), (0.5, 0.02, 0.98)]

@@ -100,6 +100,7 @@ class Problem:
         return x if last else torch.stack(found)
 
 
+@pytest.mark.cases(12)
 @pytest.mark.parametrize("small", [0, 10**9], ids=["parts", "whole"])
 @pytest.mark.parametrize("layouts", LAYOUTS)
 @pytest.mark.parametrize("hopfield", [True, False])
@@ -121,6 +122,7 @@ def test_it_is_the_plain_loop(
             torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("layouts", ["dense", "blocks", "all"])
 def test_gradients_against_finite_differences(layouts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steppers, "_SMALL", 0)

@@ -229,6 +229,7 @@ def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert repair(classifier(), data_set(), checkpoint=tmp_path, **options).data == whole.data  # and once more
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("options", [{"seed": 1}, {"epochs": 9}, {"rate": 0.9}, {"batch": 16}, {"learning_rate": 1e-3}])
 def test_a_checkpoint_of_another_question_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     repair(classifier(), data_set(), epochs=1, checkpoint=tmp_path)

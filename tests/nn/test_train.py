@@ -53,6 +53,7 @@ def ramps(count: int = 120, seed: int = 0) -> DataSet:
     return DataSet(part(data.train), part(data.test))
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("kind", ["singular", "adadiag", "sparse", "workspace"])
 @pytest.mark.parametrize("guarantee", ["euler", "continuous"])
 def test_what_comes_out_is_certified_and_learnt(tmp_path: Path, kind: str, guarantee: str) -> None:

@@ -39,6 +39,7 @@ def report_of(folder: Path, *arguments: str, **environment: str) -> str:
     return run(sys.executable, "-m", "pytest", *arguments, cwd=folder, **settings).stdout
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("arguments", "slow", "passed"),
     [((), "40", 7), (("-n", "2"), "49", 7), ((), "0", 3), ((), "all", 15), (("-m", "slow"), "0", 9)],

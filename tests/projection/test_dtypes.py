@@ -29,7 +29,7 @@ def from_file(W: NDArray[Any], **options: Any) -> tuple[Any, RateNetwork]:
     return file, RateNetwork(file.matrix("rnn.W"), **options)
 
 
-@pytest.mark.cases(6)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("condition", ["auto", "absolute", "symmetric", "singular", "lure"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_certificate_is_about_the_rounded_weights(dtype: str, condition: str, tmp_path: Path) -> None:

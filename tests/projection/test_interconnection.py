@@ -188,6 +188,7 @@ def test_filling_is_nearer_and_fills_zero_blocks() -> None:
     assert filled.distance == pytest.approx(judged(start, movable, *frame(modules, filled), "whitened"), rel=1e-4)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("norm", ["whitened", "frobenius"])
 @pytest.mark.parametrize("scale", [0.5, 3.0, 100.0])
 def test_never_farther_than_scaling_down_and_idempotent(norm: Any, scale: float) -> None:

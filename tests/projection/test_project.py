@@ -68,7 +68,7 @@ def assert_sound(found: Projection, given: Network, *, exact: bool = False) -> N
     json.dumps(found.to_json(), allow_nan=False)
 
 
-@pytest.mark.cases(12)
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("time", TIMES)
 @pytest.mark.parametrize("form", FORMS)
@@ -99,7 +99,7 @@ def test_auto_is_the_nearest_over_all_sets(form: str, time: str) -> None:
     assert {attempt.condition for attempt in found.attempts} == set(CONDITIONS[1:])
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("options", "time"),
     [
@@ -240,7 +240,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert first.result.certificate.digest == second.result.certificate.digest
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("condition", CONDITIONS[1:])
 def test_more_is_never_nearer(condition: str) -> None:
     """A higher rate, or a smaller factor, is a smaller set."""
@@ -289,7 +289,7 @@ def test_relabelling_and_transposing_change_no_distance(condition: str, examples
     law()
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("condition", CONDITIONS[1:])
 def test_weights_and_level_may_be_scaled_together(condition: str) -> None:
     """Continuous time: twice the weights at twice 1 - rate are twice as far; so are weights of half the slope."""
@@ -420,7 +420,7 @@ def hostile() -> dict[str, Array]:
 HOSTILE = hostile()
 
 
-@pytest.mark.cases(14)
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("time", TIMES)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_weights_come_back_certified(name: str, time: str) -> None:
@@ -454,6 +454,7 @@ def test_subnormal_weights_are_moved_by_no_more_than_that(condition: str) -> Non
         assert certes.verify(found.result.certificate, found.system).valid
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("seconds", [1e-9, 0.01, 0.2])
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_time_limit_ends_in_an_answer(condition: str, seconds: float) -> None:

@@ -187,6 +187,7 @@ def excess_matrix(system: System, weights: np.ndarray, number: float) -> np.ndar
     return off
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_search_improves_on_every_start_and_on_the_shrink(form):
     rng = np.random.default_rng(8)
@@ -312,7 +313,7 @@ def test_a_better_number_is_farther(seed, form, slope):
     assert distances == sorted(distances)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("step", [None, 0.3])
 def test_sparse_and_dense_agree(form, step):

@@ -57,6 +57,7 @@ ODD = (
 )  # fmt: skip
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
 def test_whatever_is_asked_the_answer_is_as_documented(service: Running, served: dict[str, Any], method: str) -> None:
     """Every path with every method, with and without a body: never a 5xx, and every error a problem."""

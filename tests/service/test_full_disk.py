@@ -45,7 +45,7 @@ FILES = {"certificate": 3, "projection": 4, "assembly": 8}
 CASES = [(kind, k) for kind, count in FILES.items() for k in range(count)]
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("kind", "k"), [case if case[1] in (0, 1) else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
 )

@@ -239,6 +239,7 @@ def test_nothing_is_kept_if_it_is_not_to_be(serve: Serve) -> None:
         assert quick(http, 0.9, store=False).json()["cached"] is False
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_tenants_see_nothing_of_each_other(tmp_path: Path, postgres_url: str, database: str) -> None:
     """Everything of another tenant is 404, his lists are without it, and his answers are no faster."""

@@ -207,6 +207,7 @@ def conform(url: str, path: str, method: str, mode: GenerationMode, examples: in
     conforms()
 
 
+@pytest.mark.cases(12)
 @pytest.mark.parametrize(
     ("path", "method", "mode"),
     # what a path may hold is any text, so that only bodies and queries can be wrong
@@ -233,6 +234,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, s
         yield server, json.loads(done.stdout)["key"]
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize(("path", "method"), sorted(CALLS))
 def test_keys_are_asked_for_as_documented(keyed: tuple[Running, str], path: str, method: str) -> None:
     """With a key as the document says, and never without one."""

@@ -39,6 +39,7 @@ def process(data: Path, *options: str, **popen: Any) -> Iterator[tuple[subproces
         child.communicate()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ready_line_and_clean_end(tmp_path: Path, number: signal.Signals) -> None:
     with process(tmp_path / "data") as (child, url):

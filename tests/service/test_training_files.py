@@ -58,6 +58,7 @@ def post(http: httpx.Client, files: dict[str, tuple[str, bytes]], headers: Any =
 # --- over HTTP
 
 
+@pytest.mark.slow
 def test_a_file_of_the_archives(http: httpx.Client) -> None:
     alone = post(http, {"data": ("Toy_TRAIN.ts", ts())})
     assert alone.status_code == 200, alone.text
@@ -67,6 +68,7 @@ def test_a_file_of_the_archives(http: httpx.Client) -> None:
     assert both.json()["certificate"]["digest"] != alone.json()["certificate"]["digest"], "nothing was held out"
 
 
+@pytest.mark.slow
 def test_images(http: httpx.Client) -> None:
     shown, said = pictures()
     test = dict(zip(("test", "test_labels"), (("t", data) for data in pictures(20, 1)), strict=True))
@@ -79,7 +81,7 @@ def test_images(http: httpx.Client) -> None:
     assert post(http, files, order="permuted").status_code == 200
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("files", "said"),
     [

@@ -172,6 +172,7 @@ def test_without_an_epoch_in_time_it_has_failed(http: httpx.Client) -> None:
     assert response.json()["type"].endswith("training-deadline")
 
 
+@pytest.mark.slow
 def test_the_best_epoch_in_time_is_the_answer(http: httpx.Client) -> None:
     answer = post(http, arrays(seed=6), epochs=10_000, seconds=3.0).json()
     assert answer["ended"] == "deadline"
@@ -179,6 +180,7 @@ def test_the_best_epoch_in_time_is_the_answer(http: httpx.Client) -> None:
     assert post(http, arrays(seed=6), epochs=10_000, seconds=3.0).json()["cached"], "its limit is part of the question"
 
 
+@pytest.mark.slow
 def test_a_deadline_cuts_it_short_for_this_job_alone(http: httpx.Client) -> None:
     data = arrays(seed=7)
     first = post(http, data, epochs=10_000, form={"deadline": "5"}).json()
@@ -189,6 +191,7 @@ def test_a_deadline_cuts_it_short_for_this_job_alone(http: httpx.Client) -> None
     assert http.delete(again.json()["href"]).status_code in (200, 204)
 
 
+@pytest.mark.slow
 def test_arrays_of_numpy(http: httpx.Client) -> None:
     data = arrays(seed=10)
     file = io.BytesIO()
@@ -223,6 +226,7 @@ def teams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, httpx.
             client.close()
 
 
+@pytest.mark.slow
 def test_who_may_train_and_see_it(teams: dict[str, httpx.Client], tmp_path: Path) -> None:
     refused = post(teams["reader"])
     assert refused.status_code == 403

@@ -154,6 +154,7 @@ def test_a_row_of_another_serialisation_is_refused(tmp_path: Path) -> None:
         assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_events_of_a_job(tmp_path: Path) -> None:
     with fleet(tmp_path / "data", 1) as made, made.client() as http:
         job = ask(http, 6, 1.5)
