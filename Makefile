@@ -23,7 +23,9 @@ help: ## list the targets
 demo: $(VENV)/.run ## start the service, certify the example networks, check every certificate offline
 	@$(BIN)/python examples/demo.py
 
+# Compiled first: the tests start hundreds of processes, and PYTHONDONTWRITEBYTECODE may keep each from leaving it to the next.
 test: lint ## everything CI runs: lint, types, tests with a sample of the slow ones (CERTES_SLOW=all: every slow one)
+	@$(BIN)/python -m compileall -q solvers service clients
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.dev ## ruff (rules and format) and mypy --strict

@@ -163,6 +163,7 @@ def test_mask(capsys: Capture, tmp_path: Path, kind: str) -> None:
     assert answer["distance"] > 0
 
 
+@pytest.mark.slow
 def test_zeros_diagonal_and_rank(capsys: Capture, tmp_path: Path) -> None:
     net = network(tmp_path, DENSE)
     W = checked(ask(capsys, tmp_path, net, *QUICK, "--keep-zeros").json, net)
@@ -402,6 +403,7 @@ def test_a_full_disk_leaves_no_new_file(tmp_path: Path, k: int) -> None:
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_killed_before_the_last_step(tmp_path: Path) -> None:
     target = tmp_path / "out" / "new.safetensors"
     net = network(tmp_path, DENSE)

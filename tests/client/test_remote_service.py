@@ -125,6 +125,7 @@ WHOLE, PART = re.compile(rb"id: (\w+)\ndata: .*\n\n"), re.compile(rb"event: (?!e
 END = re.compile(rb"event: end\nid: \w+\ndata: {")
 
 
+@pytest.mark.slow
 def test_a_wait_over_a_bad_network_is_told_everything_once(server: Running) -> None:
     """Streams that break between events, inside one, and inside the end, which is that of a job that is cancelled."""
     told: list[Job] = []

@@ -81,7 +81,7 @@ def test_the_scaling_is_optimal_by_an_independent_solver(n):
 
 
 @given(seed=st.integers(0, 10**6), form=st.sampled_from(FORMS), step=st.sampled_from([None, 0.4]))
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_laws(seed, form, step, judge):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(2, 8))

@@ -32,7 +32,7 @@ def address(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_in_light_and_dark(browser: Browser, address: str, scheme: str) -> None:
     """Each picture is there once, and on the ground that it was drawn for."""

@@ -271,7 +271,7 @@ def number(system: System) -> float:
 
 
 @given(W=weights(), step=st.sampled_from([None, 0.3, 1.0]), data=st.data())
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_laws(W: Array, step: float | None, data: st.DataObject) -> None:
     n = len(W)
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
@@ -340,6 +340,7 @@ def test_cancelling_keeps_the_best(scale: float, polls: int) -> None:
         assert result.attempts[-1].rate is not None
 
 
+@pytest.mark.slow
 def test_a_target_ends_the_search_early() -> None:
     def rounds(rate) -> int:
         lines: list[str] = []

@@ -99,6 +99,7 @@ def test_numbers_of_every_step(tmp_path: Path) -> None:
     assert r2 > 0.6
 
 
+@pytest.mark.slow
 def test_padding_and_test_targets_change_nothing(tmp_path: Path) -> None:
     """Whatever stands after the end of a sequence, and whatever is to be said of those to test on."""
     data = ramps()

@@ -129,6 +129,7 @@ def test_the_refitted_network_is_kept_where_training_finds_nothing_better() -> N
     assert set(found.weights) == {"rec.weight", "readout.weight", "readout.bias"}
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_chosen_by_data_that_are_not_tested_on() -> None:
     data = data_set(count=400)
     found = repair(classifier(), data, epochs=12, learning_rate=1e-2)
@@ -146,6 +147,7 @@ def test_training_diverges_and_the_best_weights_stay() -> None:
     assert verified(found).valid
 
 
+@pytest.mark.slow
 def test_time_limit_and_cancellation() -> None:
     found = repair(classifier(), data_set(), epochs=10**6, patience=10**6, seconds=2.0)
     assert found.stopped == "deadline"
@@ -162,6 +164,7 @@ def test_time_limit_and_cancellation() -> None:
     assert verified(found).valid
 
 
+@pytest.mark.slow
 def test_one_class_and_the_least_data() -> None:
     inputs, labels = sequences(count=30)
     found = repair(classifier(), DataSet.of(inputs, 0 * labels), epochs=2)
@@ -206,6 +209,7 @@ def test_nothing_certified_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.accuracy is None
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     options: dict[str, Any] = {"epochs": 8, "patience": 8, "batch": 16}
     whole = repair(classifier(), data_set(), **options)

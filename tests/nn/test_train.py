@@ -71,6 +71,7 @@ def test_what_comes_out_is_certified_and_learnt(tmp_path: Path, kind: str, guara
     assert {entry.dtype for entry in file.tensors.values()} == {"F32"}
 
 
+@pytest.mark.slow
 def test_the_command_line_reads_what_was_written(tmp_path: Path) -> None:
     made = train(ARCHITECTURE, problem(), Plan(epochs=1), tmp_path / "out")
     command = [sys.executable, "-m", "certes_client", "verify", str(made.certificate), "--weights", str(made.folder)]
@@ -125,6 +126,7 @@ train(ARCHITECTURE, problem(), Plan(epochs=8, noise=0.1), Path(sys.argv[1]), che
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [("4",), pytest.param(("2", "5"), marks=pytest.mark.slow)])
 def test_killed_and_resumed_ends_with_the_same_bits(tmp_path: Path, epochs: tuple[str, ...]) -> None:
     def run(*arguments: object) -> subprocess.Popen[str]:
@@ -190,6 +192,7 @@ def test_ends_that_are_no_result(tmp_path: Path) -> None:
     assert made.report["ended"] == "deadline", "the best epoch by then is the answer"
 
 
+@pytest.mark.slow
 def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is taken in parts, which changes the weights by rounding only, and is said."""
     plain = train(ARCHITECTURE, problem(), Plan(epochs=2), tmp_path / "plain")

@@ -220,6 +220,7 @@ def test_other_starts_find_nothing_nearer() -> None:
     assert min(others) <= found.distance * (1.0 + 1e-3)
 
 
+@pytest.mark.slow
 def test_more_starts_are_never_farther() -> None:
     for form in FORMS:
         given_network = network(form, "step 0.2", 4, seed=2)
@@ -240,7 +241,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert first.result.certificate.digest == second.result.certificate.digest
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", CONDITIONS[1:])
 def test_more_is_never_nearer(condition: str) -> None:
     """A higher rate, or a smaller factor, is a smaller set."""

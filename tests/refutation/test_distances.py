@@ -123,6 +123,7 @@ def test_the_scales_follow_the_weights(seed, factor):
     assert factor * other.refuted_scale == pytest.approx(one.refuted_scale, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_a_search_came_to_is_taken_up():
     W = np.random.default_rng(10_003).standard_normal((10, 10)) / math.sqrt(10)
     system = RateNetwork(W, slope=(0.0, 1.0))

@@ -193,6 +193,7 @@ blobs.put("one", DATA)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_leaves_all_or_nothing(tmp_path: Path) -> None:
     outcomes = []
     for point in range(8):

@@ -76,6 +76,7 @@ def test_metrics_can_be_turned_off(serve: Serve) -> None:
         assert "/metrics" not in http.get("/openapi.json").json()["paths"]
 
 
+@pytest.mark.slow
 def test_a_worker_shows_its_metrics(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

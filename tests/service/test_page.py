@@ -375,6 +375,7 @@ def test_modules_of_an_euler_map_have_rates(http: httpx.Client) -> None:
     assert "colour by certified rate" in drawing
 
 
+@pytest.mark.slow
 def test_lists_go_on(serve: Serve) -> None:
     with serve().client() as http:
         for k in range(43):

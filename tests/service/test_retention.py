@@ -124,6 +124,7 @@ def test_every_column_of_digests_is_known_to_the_collector() -> None:
     assert suspects == set(NAMING)
 
 
+@pytest.mark.cases(1)
 def test_nothing_is_lost_while_others_write(kept: Kept, documents: list[Document]) -> None:
     """Writers stage, wait, and enter while collectors run all the time with no grace at all."""
     over, failures = threading.Event(), list[str]()

@@ -105,6 +105,7 @@ def test_a_gate_is_trained_and_told(http: httpx.Client, tmp_path: Path) -> None:
     assert post(http, architecture=ARCHITECTURE | {"gate": 0.0}).status_code == 422
 
 
+@pytest.mark.slow
 def test_as_the_library_trains(http: httpx.Client, tmp_path: Path) -> None:
     from certes.nn.train import train
 
@@ -246,6 +247,7 @@ def test_who_may_train_and_see_it(teams: dict[str, httpx.Client], tmp_path: Path
     assert not verify_assembly(path, tmp_path / "out", key=PUBLIC[1].encode()).valid
 
 
+@pytest.mark.slow
 def test_the_page_takes_a_file_without_scripts_where_keys_are_on(teams: dict[str, httpx.Client]) -> None:
     """What a browser sends: the fields of the form in their order, and the file after the token."""
     known = teams["one"]

@@ -156,6 +156,7 @@ BUILDERS: dict[str, list[Callable[[System, float], tuple[LevelBound, float]]]] =
 }
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("kind", list(BUILDERS))
 @pytest.mark.parametrize(
     "seed", [0, 4, pytest.param(5, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
