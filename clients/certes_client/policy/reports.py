@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from certes._version import __version__
 from certes.words import printable
@@ -107,7 +108,7 @@ def sarif(outcomes: Sequence[Outcome]) -> str:
         if outcome.state == "error":
             problems = [("error", "error", f"{outcome.model}: {outcome.detail}")]
         for rule, label, text in problems:
-            place = {"physicalLocation": {"artifactLocation": {"uri": outcome.file.replace("\\", "/")}}}
+            place = {"physicalLocation": {"artifactLocation": {"uri": quote(outcome.file.replace("\\", "/"))}}}
             level = "warning" if outcome.state == "undecided" else "error"
             results.append({
                 "ruleId": f"certes/{rule}", "level": level, "message": {"text": printable(text, 2000)},
