@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from certes.composition.description import GateSpec, TopologySpec
+from certes.composition.entries import GateSpec, TopologySpec
 from certes.composition.outcome import Mode
 from certes.spec import SystemSpec, TensorName, input_error
 from pydantic import BaseModel, ConfigDict, Field, ValidationError

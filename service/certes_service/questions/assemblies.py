@@ -13,7 +13,8 @@ from certes.assemblies import SEPARATOR, Assembly
 from certes.certificate.assembly import couplings_file
 from certes.certificate.document import Certificate
 from certes.composition.certificates import certified
-from certes.composition.description import AssemblySpec, describe
+from certes.composition.description import describe
+from certes.composition.entries import AssemblySpec
 from certes.composition.outcome import Composition
 from certes.composition.sources import Sources, system_of
 from certes.errors import InputError, TooLargeError

@@ -28,126 +28,36 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from certes.assemblies import DEEPEST, SEPARATOR, Assembly, Coupling
 from certes.cells import GatedNetwork
 from certes.composition import plaintext
 from certes.composition.compose import compose
+from certes.composition.entries import (
+    AssemblySpec,
+    CertifiedSpec,
+    CouplingSpec,
+    FeedbackSpec,
+    GateSpec,
+    IncludedSpec,
+    TopologySpec,
+)
 from certes.composition.interfaces import Offered
 from certes.composition.outcome import Composition, Mode
 from certes.composition.sources import Folder, Sources, bytes_of, moved
 from certes.errors import InputError, TooLargeError
-from certes.input_gate import LEAST, InputGate
-from certes.spec import SystemSpec, TensorName, input_error
+from certes.input_gate import InputGate
+from certes.spec import SystemSpec
 from certes.systems import System, Tensor, UnsupportedCell, tensor
 
 Array = NDArray[np.float64]
 
 #: Modules (networks and assemblies, each as often as it is used) and couplings of one description.
 MAX_MODULES, MAX_COUPLINGS = 10_000, 200_000
-
-FileName = Annotated[str, Field(min_length=1, max_length=1000)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    @classmethod
-    def parse(cls, given: Any, name: str) -> Self:
-        """Validate a mapping; errors name the entry.
-
-        Raises:
-            InputError: naming ``name`` or an entry of it.
-        """
-        if not isinstance(given, Mapping):
-            raise InputError(name, f"a {type(given).__name__}", "a mapping", "wrong-type")
-        try:
-            return cls.model_validate(dict(given))
-        except ValidationError as error:
-            raise input_error(error, name) from None
-
-
-class TopologySpec(_Model):
-    """Couplings drawn at random between the modules of one level, see :mod:`certes.composition.topologies`.
-
-    Attributes:
-        kind: which modules are coupled; ``chain`` and ``hierarchy`` in the order of the modules.
-        hub: the module in the middle, for kind ``hub``.
-        pairs: how many pairs, for kind ``random``.
-        seed: of the draw.
-        scale: size of the contributions of one module to another.
-        feedback: each pair in both directions, skew in the metrics: L_ij = B, L_ji = -M_j^-1 B^T M_i.
-    """
-
-    kind: Literal["all-to-all", "ring", "chain", "hub", "hierarchy", "random"]
-    hub: str | None = None
-    pairs: Annotated[int, Field(ge=0)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    scale: Positive = 1.0
-    feedback: bool = False
-
-
-class CouplingSpec(_Model):
-    """One coupling whose weights are a tensor."""
-
-    to: str
-    source: Annotated[str, Field(alias="from")]
-    tensor: TensorName
-    file: FileName | None = None
-    inside: bool = False
-
-
-class FeedbackSpec(_Model):
-    """Both directions between two modules, from one free block B of shape (n_first, n_second)."""
-
-    between: Annotated[list[str], Field(min_length=2, max_length=2), BeforeValidator(_listed)]
-    tensor: TensorName
-    file: FileName | None = None
-
-
-class GateSpec(_Model):
-    """A gate that sees the input and scales the step of the whole, see :mod:`certes.input_gate`.
-
-    Attributes:
-        least: the smallest share of a step that it leaves.
-        weight: a tensor of shape (1, inputs).
-        bias: a tensor of shape (1,).
-    """
-
-    least: Annotated[float, Field(ge=LEAST, lt=1)]
-    weight: TensorName
-    bias: TensorName
-
-
-class AssemblySpec(_Model):
-    """One level of a description; modules and couplings are validated one by one, by what they are."""
-
-    step: Positive | None = None
-    file: FileName | None = None
-    modules: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    couplings: list[dict[str, Any]] = Field(default_factory=list)
-    topology: dict[str, Any] | None = None
-    gate: dict[str, Any] | None = None
-    mode: Literal["auto", "interface", "exact", "whole", "monolithic", "all"] = "auto"
-
-
-class _Certified(_Model):
-    certificate: FileName
-    weights: FileName | None = None
-
-
-class _Included(_Model):
-    assembly: FileName
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,10 +178,10 @@ class _Builder:
         self, given: Mapping[str, Any], spec: AssemblySpec, sources: Sources, where: str, path: tuple[str, ...]
     ) -> System | Assembly:
         if "certificate" in given:
-            pair = _Certified.parse(given, where)
+            pair = CertifiedSpec.parse(given, where)
             return sources.certified(pair.certificate, pair.weights or spec.file, where)
         if "assembly" in given:
-            content, inner = sources.included(_Included.parse(given, where).assembly, where)
+            content, inner = sources.included(IncludedSpec.parse(given, where).assembly, where)
             return self.assembly(AssemblySpec.parse(content, where), inner, where, path)
         if "modules" in given:
             if "mode" in given:
