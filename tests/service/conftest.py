@@ -18,7 +18,7 @@ import httpx
 import pytest
 from certes_service.settings import PREFIX
 
-from tests.service.forked import Forked
+from tests.service.forked import Forked, completed
 from tests.service.postgres import postgres, postgres_url
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
@@ -77,6 +77,14 @@ def running(data: Path, *, env: dict[str, str] | None = None, **settings: Any) -
             process.kill()
             process.wait(20)
         process.stdout.close()
+
+
+def create_key(tenant: str, *options: str, **env: str) -> str:
+    """What ``certes keys create`` makes for a tenant."""
+    made = completed(["keys", "create", "--tenant", tenant, "--json", *options], environment(**env))
+    assert made.returncode == 0, made.stderr
+    key: str = json.loads(made.stdout)["key"]
+    return key
 
 
 @pytest.fixture(scope="session")

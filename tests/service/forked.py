@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -98,3 +99,12 @@ class _Streams:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, ([DupFd(descriptor) for descriptor in self._descriptors],)
+
+
+def completed(arguments: Sequence[object], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, as :func:`subprocess.run` does with ``capture_output``."""
+    with tempfile.NamedTemporaryFile("r") as stderr:
+        process = Forked([str(argument) for argument in arguments], env, Path(stderr.name))
+        with process.stdout:
+            stdout = process.stdout.read()
+        return subprocess.CompletedProcess(process.args, process.wait(120), stdout, stderr.read())

@@ -29,7 +29,8 @@ from certes_service.tenancy.sessions import Sessions
 
 from tests.client.running import inside
 from tests.service.asking import SMALL, SPEC, post_file, weights
-from tests.service.conftest import CERTES, Running, environment, running, settings_file
+from tests.service.conftest import Running, environment, running, settings_file
+from tests.service.forked import completed
 from tests.service.test_verifications import PRIVATE
 from tests.service.test_workers import ask, ended
 
@@ -38,8 +39,7 @@ Serve = Callable[..., Running]
 
 def certes(*arguments: object, config: Path | None = None) -> subprocess.CompletedProcess[str]:
     env = environment() if config is None else environment(CERTES_CONFIG=str(config))
-    command = [*CERTES, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=120)
+    return completed(arguments, env)
 
 
 def filled(server: Running) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.service.asking import SMALL, UNSTABLE, weights
 from tests.service.browser import browser, shot, visiting
-from tests.service.conftest import CERTES, Running, environment, running
+from tests.service.conftest import CERTES, Running, create_key, environment, running
 from tests.service.inside import wait_for
 from tests.service.test_assemblies import PARTS
 from tests.service.test_assemblies import SPEC as ASSEMBLY
@@ -330,9 +330,7 @@ def test_without_scripts(browser: Browser, site: Running, folder: Path) -> None:
 
 def test_log_in_with_a_key(browser: Browser, tmp_path: Path, folder: Path) -> None:
     with running(tmp_path / "data", keys=True) as server:
-        command = [*CERTES, "keys", "create", "--tenant", "team", "--json", "--data", str(server.data)]
-        made = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
-        key = json.loads(made.stdout)["key"]
+        key = create_key("team", "--data", str(server.data))
         with visiting(browser, server.url) as page:
             page.goto("/jobs")
             expect(page.get_by_label("API key")).to_be_visible()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.service.asking import SMALL, SPEC, assert_problem, weights
-from tests.service.conftest import CERTES, Running, environment, running
+from tests.service.conftest import Running, create_key, running
 from tests.service.inside import wait_for
 from tests.service.test_workers import ask, ended
 from tests.service.workers import children
@@ -250,11 +249,7 @@ def test_tenants_see_nothing_of_each_other(tmp_path: Path, postgres_url: str, da
         keys = {}
         for tenant in ("one", "two"):
             file = server.data.with_name(f"{server.data.name}.toml")
-            done = subprocess.run(
-                [*CERTES, "keys", "create", "--tenant", tenant, "--json"], capture_output=True, text=True, check=True,
-                env=environment(CERTES_CONFIG=str(file)),
-            )  # fmt: skip
-            keys[tenant] = json.loads(done.stdout)["key"]
+            keys[tenant] = create_key(tenant, CERTES_CONFIG=str(file))
         one, two = (server.client(headers={"Authorization": f"Bearer {keys[tenant]}"}) for tenant in ("one", "two"))
         with one, two:
             files = {"spec": (None, json.dumps(SPEC), "application/json"), "weights": ("w", weights())}

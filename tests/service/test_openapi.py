@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.generation import GenerationMode
 
-from tests.service.conftest import CERTES, Running, environment, running
+from tests.service.conftest import Running, create_key, running
 
 CALLS = {
     ("/v1/certificates", "post"),
@@ -228,10 +227,8 @@ def test_service_keeps_to_its_document(service: Running, path: str, method: str,
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
     """A server that asks for keys, and one."""
     with running(tmp_path_factory.mktemp("keyed") / "data", keys=True, max_states=300, train_seconds=20) as server:
-        command = [*CERTES, "keys", "create", "--tenant", "team", "--json", "--data", str(server.data)]
         scopes = [part for scope in ("certify", "project", "train", "admin") for part in ("--scope", scope)]
-        done = subprocess.run([*command, *scopes], capture_output=True, text=True, check=True, env=environment())
-        yield server, json.loads(done.stdout)["key"]
+        yield server, create_key("team", "--data", str(server.data), *scopes)
 
 
 @pytest.mark.cases(8)

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.service.asking import SMALL, UNSTABLE, assert_problem, post_file, weights
-from tests.service.conftest import CERTES, Running, environment, running
+from tests.service.conftest import CERTES, Running, create_key, environment, running
 from tests.service.inside import wait_for
 
 Serve = Callable[..., Running]
@@ -51,9 +51,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def teams(guarded: Running) -> Iterator[dict[str, Team]]:
     made: dict[str, Team] = {}
     for name in ("one", "two"):
-        command = [*CERTES, "keys", "create", "--tenant", name, "--json", "--data", str(guarded.data)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
-        key = json.loads(done.stdout)["key"]
+        key = create_key(name, "--data", str(guarded.data))
         page = guarded.client()
         assert page.post("/login", data={"key": key, "next": "/jobs"}).headers["location"] == "/jobs"
         found = re.search(r'name="csrf" value="([^"]+)"', page.get("/jobs").text)

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import sqlite3
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from certes.trainings import Architecture, Plan
 from certes.weights import to_bytes
 from certes_service.samples_training import TRAINING, TRAINING_REQUEST
 
-from tests.service.conftest import CERTES, Running, environment, running
+from tests.service.conftest import Running, create_key, running
 from tests.service.test_verifications import PRIVATE, PUBLIC
 from tests.service.workers import fleet, followed
 
@@ -219,9 +218,8 @@ def teams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, httpx.
     data = tmp_path_factory.mktemp("teams") / "data"
     with running(data, keys=True, solvers=1, signing_key=PRIVATE[0]) as server:
         for name, scope in (("one", "train"), ("two", "train"), ("reader", "certify")):
-            command = [*CERTES, "keys", "create", "--tenant", name, "--scope", scope, "--json", "--data", str(data)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
-            made[name] = server.client(headers={"Authorization": f"Bearer {json.loads(done.stdout)['key']}"})
+            key = create_key(name, "--scope", scope, "--data", str(data))
+            made[name] = server.client(headers={"Authorization": f"Bearer {key}"})
         yield made
         for client in made.values():
             client.close()
