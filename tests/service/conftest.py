@@ -60,7 +60,7 @@ def settings_file(data: Path, **settings: Any) -> Path:
 @contextmanager
 def running(data: Path, *, env: dict[str, str] | None = None, **settings: Any) -> Iterator[Running]:
     """``certes serve`` with these settings, and what it says it listens on."""
-    file = settings_file(data, **{"port": 0, "grace_seconds": 1.0, **settings})
+    file = settings_file(data, **{"port": 0, "grace_seconds": 1.0, "solvers": 1, **settings})
     log = data.with_name(f"{data.name}.log")
     log.write_text("")
     process = Forked(["serve"], environment(CERTES_CONFIG=str(file), **(env or {})), log)
