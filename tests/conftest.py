@@ -1,10 +1,10 @@
 """What every test shares: one thread, reproducible properties, and a seeded sample of the slow tests.
 
-The sample is as many slow tests as take ``CERTES_SLOW`` seconds of the processor (90, or another number; ``all``: every
-one), by what ``slow.json`` says that each takes; one that takes more than that is in no sample. Of a test with many
-cases, ``@pytest.mark.cases(5)`` runs five, drawn by the same seed. To measure the slow ones anew:
+The sample is as many slow tests as take ``CERTES_SLOW`` seconds (90, or another number; ``all``: every one), by what
+``slow.json`` says that each takes; one that takes more than that is in no sample. Of a test with many cases,
+``@pytest.mark.cases(5)`` runs five, drawn by the same seed. To measure the slow ones anew:
 
-    CERTES_SLOW=all CERTES_SLOW_RECORD=tests/slow.json python -m pytest -m slow
+    CERTES_SLOW=all CERTES_SLOW_RECORD=tests/slow.json python -m pytest -n 2 -m slow
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import datetime
 import json
 import os
 import random
-import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ import pytest
 SLOW = "CERTES_SLOW"
 SEED = "CERTES_SLOW_SEED"
 RECORD = "CERTES_SLOW_RECORD"
-#: Seconds of the processor: of the sample, and of a slow test that was never measured.
+#: Seconds: of the sample, and of a slow test that was never measured.
 SAMPLE, UNKNOWN = 90, 30.0
 SECONDS = Path(__file__).with_name("slow.json")
 STARTED = time.time()
@@ -104,22 +103,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item.nodeid not in left_out]
 
 
-def _processor() -> float:
-    """Seconds of the processor, of this process and of those that it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(entry.ru_utime + entry.ru_stime for entry in used)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Measure the slow tests, if that is asked for."""
-    before = _processor()
+    began = time.monotonic()
     try:
         return (yield)
     finally:
         if RECORD in os.environ and item.get_closest_marker("slow") is not None:
             name = item.nodeid.partition("[")[0]
-            _measured[name] = max(_measured.get(name, 0.0), round(_processor() - before, 1))
+            _measured[name] = max(_measured.get(name, 0.0), round(time.monotonic() - began, 1))
 
 
 def pytest_sessionfinish() -> None:
