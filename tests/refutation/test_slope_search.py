@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from certes.certify import certify
 from certes.engines import ascent
 from certes.engines.ascent import search
 from certes.engines.flips import predicted
@@ -243,12 +244,16 @@ def test_no_flip_is_predicted_where_there_are_no_eigenvectors():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "median", "most"), [(50, 1.233, 1.366), (100, 1.239, 1.311)])
+@pytest.mark.parametrize(("size", "median", "most"), [(50, 1.2253, 1.3141), (100, 1.2204, 1.2893)])
 def test_the_growth_found_for_more_neurons(size, median, most):
-    """What independent searches of other designs came to as well; a weaker search falls short of it."""
+    """Eight times the work finds no more; a weaker search falls short of it. Certificates leave up to 9 %."""
     found = []
     for k in range(10):
         W = np.random.default_rng(1000 * size + k).standard_normal((size, size)) / np.sqrt(size)
         found.append(1.0 + search(Linearisation.of(RateNetwork(W, "relu")), vertices=True, enough=np.inf).growth)
+        if k < 3:
+            half = certify(RateNetwork(0.5 * W, "relu"), condition="lure", refute=False)
+            proven = 2.0 * (1.0 - half.rate)  # all eigenvalues of W diag(s) lie to the left of it
+            assert 0.9 * proven <= found[-1] <= proven, "the certificate says what no slopes can pass"
     assert np.median(found) >= median - 2e-3
     assert max(found) >= most - 2e-3
