@@ -246,7 +246,7 @@ def test_no_flip_is_predicted_where_there_are_no_eigenvectors():
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "median", "most"), [(50, 1.2253, 1.3141), (100, 1.2204, 1.2893)])
 def test_the_growth_found_for_more_neurons(size, median, most):
-    """Eight times the work finds no more; a weaker search falls short of it. Certificates leave up to 9 %."""
+    """At 50, eight times the work finds no more; a weaker search falls short. Certificates leave up to 10 %."""
     found = []
     for k in range(10):
         W = np.random.default_rng(1000 * size + k).standard_normal((size, size)) / np.sqrt(size)
