@@ -250,13 +250,14 @@ def test_a_solver_that_ran_out_of_time_says_so():
 
 
 def test_threads_are_those_of_the_faster_alternative(monkeypatch):
-    given = {1: {"Certes": 1.0, "SCS": 4.0}, 2: {"Certes": 3.0, "SCS": 2.0}}
+    given = {1: 4.0, 2: 2.0}
     monkeypatch.setattr(alternative.child, "run", lambda *arguments, threads: given[threads])
     found = alternative.Threads.of("engine", 5, 2)
     assert found.count == 2
-    rows = list(found.rows("here"))
-    assert [row.value.median for row in rows] == [3.0, 0.5]
-    assert "SCS, 2 BLAS threads against 1" in rows[1].what
+    assert found.words == "BLAS threads: 1, alternative 2"
+    (row,) = found.rows("here")
+    assert row.value.median == 0.5
+    assert "SCS, 50 iterations, 2 BLAS threads against 1" in row.what
     assert not list(alternative.Threads.of("engine", 5, 1).rows("here"))
 
 
