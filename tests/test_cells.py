@@ -319,6 +319,7 @@ def test_several_layers_are_not_certified_as_one(kind: str, options: dict[str, A
     assert certify(found).reason == "unsupported_cell"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_modules_of_torch(kind: str) -> None:
     torch = pytest.importorskip("torch")

@@ -248,6 +248,7 @@ def test_the_gain_is_the_one_of_the_theory() -> None:
     assert claims.gain == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", range(6))
 def test_the_condition_number_of_the_metric_is_bounded(case: int) -> None:
     proof, claims = extended(*ALL[case])

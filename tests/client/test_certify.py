@@ -105,6 +105,7 @@ SYSTEMS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_systems(capsys: Capture, tmp_path: Path, name: str) -> None:
     options, expected = SYSTEMS[name]

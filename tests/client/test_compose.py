@@ -195,6 +195,7 @@ def test_signed(capsys: Capture, net: Path) -> None:
     assert answer["certificate"]["signed"] is True
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", ["two.yaml", "workspace.yaml"])
 def test_figures(capsys: Capture, tmp_path: Path, name: str) -> None:
     pytest.importorskip("matplotlib")

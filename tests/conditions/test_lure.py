@@ -119,6 +119,7 @@ def test_factor_of_the_leaky_map_is_the_ellipse(n: int, seed: int, step: float, 
     assert level(HopfieldNetwork(W, "relu", step=step, tau=tau)) == pytest.approx(best, abs=1e-3)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("n", "seed"), [(2, 11), (4, 12), (6, 13)])
 def test_factor_of_the_plain_map_is_the_numerical_radius(n: int, seed: int) -> None:
     W = random_weights(n, seed, 0.95)

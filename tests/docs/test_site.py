@@ -109,6 +109,7 @@ def small(folder: Path, text: str, nav: str = "index.md") -> Path:
     return folder
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("text", "warning"),
     [

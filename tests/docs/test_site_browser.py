@@ -48,6 +48,7 @@ def test_pages_in_light_and_dark(browser: Browser, address: str, scheme: str) ->
             page.screenshot(path=SCREENSHOTS / f"site-{name.replace('/', '-')}-{scheme}.png")
 
 
+@pytest.mark.slow
 def test_nothing_is_wider_than_a_phone(browser: Browser, address: str, site: Path) -> None:
     with visiting(browser, address, viewport={"width": 390, "height": 800}) as page:
         for name in PAGES:

@@ -50,6 +50,7 @@ def acting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return act
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     ("code", "words"),
     [

@@ -52,6 +52,7 @@ def _fresh() -> None:
 # --- exporters
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", NETS)
 def test_an_export_spoils_nothing(name: str) -> None:
     """The network was never run before: whatever it keeps for later is made while it is traced."""

@@ -109,6 +109,7 @@ def image(instructions: list[Instruction], tmp_path_factory: pytest.TempPathFact
     return root
 
 
+@pytest.mark.slow
 def test_the_command_of_the_image_is_one_that_certes_knows(instructions: list[Instruction], image: Path) -> None:
     program, verb, *options = json.loads(values(instructions, "CMD", 1)[0])
     [environment] = values(instructions, "ENV", 1)

@@ -47,6 +47,7 @@ def assert_kept(new: Array, old: Array, movable: NDArray[np.bool_]) -> None:
 SETS = ["absolute", *(pytest.param(name, marks=pytest.mark.slow) for name in ("singular", "lure", "auto"))]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("condition", SETS)
 @pytest.mark.parametrize("time", TIMES)
 @pytest.mark.parametrize("form", FORMS)

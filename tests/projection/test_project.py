@@ -231,6 +231,7 @@ def test_more_starts_are_never_farther() -> None:
         assert_sound(three, given_network)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes() -> None:
     given_network = network("rate", "continuous", 4)
     first, second = (certes.project(given_network, seed=3, starts=2) for _ in range(2))

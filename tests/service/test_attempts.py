@@ -228,6 +228,7 @@ def test_the_seconds_of_a_question_are_what_is_left_of_them() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_training_whose_time_is_over_hands_in_the_best_so_far() -> None:
     states: list[bytes] = []
     asked(epochs=100, seconds=30.0).solve(context(on_checkpoint=states.append))

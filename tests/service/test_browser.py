@@ -279,6 +279,7 @@ def test_every_field_has_a_label(browser: Browser, site: Running) -> None:
         assert page.locator("main").count() == page.locator("header").count() == page.locator("footer").count() == 1
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone(browser: Browser, site: Running, folder: Path, scheme: str) -> None:
     options = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "device_scale_factor": 2}

@@ -131,6 +131,7 @@ def test_the_highest_priority_goes_first(durable: Durable, work: Work) -> None:
         second.set()
 
 
+@pytest.mark.cases(1)
 def test_nothing_waits_for_the_next_poll(url: str, work: Work) -> None:
     """What is handed in here is taken at once, and so is the next job when a place becomes free: in their order."""
     durable = Durable(url, "one", work, ("solve",), 1, 3600.0)
@@ -154,6 +155,7 @@ def test_nothing_waits_for_the_next_poll(url: str, work: Work) -> None:
         durable.close()
 
 
+@pytest.mark.cases(1)
 def test_many_looks_take_no_more_than_there_are_places(url: str, work: Work) -> None:
     durable = Durable(url, "one", work, ("solve",), 2, 3600.0)
     most = running = 0

@@ -215,6 +215,7 @@ def test_a_revoked_key_is_a_stranger_again(server: tuple[Gated, Clock]) -> None:
     assert [running.client(secret).get("/v1/whoami").status_code for _ in range(3)] == [401, 429, 429]
 
 
+@pytest.mark.slow
 def test_the_known_are_so_many(server: tuple[Gated, Clock], monkeypatch: pytest.MonkeyPatch) -> None:
     running, _ = server
     monkeypatch.setattr("certes_service.tenancy.gate._REMEMBERED", 1)

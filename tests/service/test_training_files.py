@@ -134,6 +134,7 @@ def test_what_does_not_belong_together_is_said_before_a_job(
     assert "content-location" not in response.headers
 
 
+@pytest.mark.slow
 def test_the_page_takes_them(http: httpx.Client) -> None:
     spec = json.dumps({"architecture": ARCHITECTURE, "plan": {"epochs": 1}})
     response = http.post("/ask", files={"weights": ("Toy.ts", ts(seed=5))}, data={"what": "training", "spec": spec})

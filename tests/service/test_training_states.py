@@ -242,6 +242,7 @@ def test_what_its_own_limit_ends_is_an_answer_to_keep(monkeypatch: pytest.Monkey
 # --- where it computes
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     command = [*CERTES, "worker", "--queue", "train", "--device", "nonsense:0", "--data", str(tmp_path / "data")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)

@@ -166,6 +166,7 @@ def test_cancel_stops_it(http: httpx.Client) -> None:
     wait_until(lambda: not folder.parent.exists(), 10)
 
 
+@pytest.mark.slow
 def test_without_an_epoch_in_time_it_has_failed(http: httpx.Client) -> None:
     response = post(http, arrays(2000, 5), epochs=5, batch=1, seconds=0.5)
     assert response.status_code == 422, response.text
@@ -327,6 +328,7 @@ def test_the_page_shows_the_curve(http: httpx.Client) -> None:
     assert http.get("/jobs/00000000000000000000000000000000/curve").status_code == 404
 
 
+@pytest.mark.slow
 def test_the_page_has_a_form_for_it(http: httpx.Client) -> None:
     assert 'value="training"' in http.get("/").text
     spec = {"architecture": ARCHITECTURE, "plan": {"epochs": 2, "batch": 16}}
