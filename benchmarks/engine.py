@@ -80,9 +80,9 @@ def _main(what: str, size: str, rounds: str = "1", *extra: str) -> object:
     best = scaling.optimise(weights, FAMILY, tolerance=ACCURATE)
     weights *= (1.0 - RATE) / (1.0 - best.level)  # 1 - rate is proportional to the weights
     problem = Feasibility.uniform(weights, SHARE * RATE)
-    _stages(weights)  # to warm up
     if what == "probe":
         return probe(problem)
+    _stages(weights)  # to warm up
     solves = {
         "loose": lambda: problem.solve(eps_abs=1e-4, eps_rel=1e-4),
         "clarabel": lambda: problem.solve("CLARABEL", 120.0),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from certes_client.policy.checking import Checker, Outcome
+    from certes_client.policy.checking import Checker
 
 __all__ = ["assert_contracting", "certified"]
 
@@ -112,15 +112,15 @@ class ModelItem(pytest.Item):
         try:
             outcome = self._checker.check(self.name)
         except RemoteError as error:
-            raise _NotAnswered(f"{self.name}: the service was asked, and nothing is certified: {error}") from error
+            raise _NotKept(f"{self.name}: the service was asked, and nothing is certified: {error}") from error
         if outcome.certificate is not None:
             self.user_properties.append(("certes_certificate", outcome.certificate.digest))
         if outcome.state != "passed":
-            raise _NotKept(outcome)
+            raise _NotKept(f"{outcome.model} ({outcome.file}) {outcome.state}: {outcome.sentence()}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
         """What is wrong, in words; the traceback would tell of Certes, not of the model."""
-        if isinstance(excinfo.value, _NotKept | _NotAnswered):
+        if isinstance(excinfo.value, _NotKept):
             return str(excinfo.value)
         return str(super().repr_failure(excinfo, style))
 
@@ -130,12 +130,7 @@ class ModelItem(pytest.Item):
 
 
 class _NotKept(Exception):
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(f"{outcome.model} ({outcome.file}) {outcome.state}: {outcome.sentence()}")
-
-
-class _NotAnswered(Exception):
-    """A service is away, or said what does not hold."""
+    """A promise that does not hold, or that a service did not prove; the words say all of it."""
 
 
 def assert_contracting(

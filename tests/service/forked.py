@@ -49,13 +49,13 @@ class Forked:
     Args:
         arguments: of the command line.
         env: its whole environment.
-        stderr: where that goes, after what is there; None: as here.
+        stderr: where that goes, after what is there.
     """
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], stderr: Path | None = None) -> None:
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], stderr: Path) -> None:
         self.args = list(arguments)
         reading, writing = os.pipe()
-        errors = os.dup(2) if stderr is None else os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        errors = os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             self._process = _CONTEXT.Process(target=_run, args=(self.args, dict(env), _Streams((writing, errors))))
             self._process.start()
@@ -66,10 +66,6 @@ class Forked:
         pid = self._process.pid
         assert pid is not None
         self.pid = pid
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
 
     def poll(self) -> int | None:
         return self._process.exitcode
